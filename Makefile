@@ -1,0 +1,51 @@
+# Every target does its own set-up; `make` alone lists them.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The tests that run in a quarter of an hour; a single test is limited by pyproject.toml.
+PYTEST := $(BIN)/python -m pytest
+PYTEST_ARGS ?=
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv system-packages demo check format test test-fast test-long bench clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.venv: ## the virtual environment, with the command at .venv/bin/farwatch
+	@scripts/prepare-venv
+
+system-packages:
+	@scripts/system-packages
+
+demo: .venv ## half a minute that shows what farwatch does (root)
+	@$(BIN)/farwatch demo
+
+check: .venv ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+
+format: .venv ## let ruff sort imports and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: .venv system-packages ## everything but the long tests (root; else what needs no root)
+	@$(PYTEST) -m "not long" --session-timeout=900 $(PYTEST_ARGS) </dev/null
+
+test-fast: .venv ## what needs no privileges
+	@$(PYTEST) -m "not long and not root and not guest" $(PYTEST_ARGS) </dev/null
+
+test-long: .venv system-packages ## the long tests
+	@$(PYTEST) -m long --timeout=1800 $(PYTEST_ARGS) </dev/null
+
+bench: .venv ## latency, burst and local operations, beside native (root)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean: ## remove what the targets above made
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Byte layouts, as declarations: no I/O."""

@@ -1,0 +1,1 @@
+"""The process beside a stock client kernel that replays remote changes."""

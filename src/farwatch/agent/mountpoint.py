@@ -1,0 +1,79 @@
+"""The agent's own clone of the mount, and how it learns that the mount is gone.
+
+The agent never holds the mount itself: descriptors on it would make ``umount`` fail with
+EBUSY.  It works through a detached clone, which has none of the client's submounts, is
+writable though the client may have remounted the mount read-only, and keeps the file
+system alive until the agent lets go of it.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from farwatch.linux import mounts
+from farwatch.linux.files import AT_FDCWD
+
+_SAFE = mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_NOSUID
+
+
+class MountPoint:
+    """A mount that the agent serves.  Owns the clone and its view of the mount table."""
+
+    def __init__(self, path: bytes) -> None:
+        """Clones the mount that ``path`` is on.  Raises OSError.  Needs CAP_SYS_ADMIN."""
+        self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.clone = mounts.open_tree(AT_FDCWD, path, mounts.OPEN_TREE_CLONE)
+        except OSError:
+            os.close(self._table)
+            raise
+        try:
+            mounts.mount_setattr(self.clone, _SAFE, mounts.MOUNT_ATTR_RDONLY, recursive=False)
+            self.device = os.stat(b".", dir_fd=self.clone, follow_symlinks=False).st_dev
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """For poll with POLLPRI: the mount table of the client has changed."""
+        return self._table
+
+    def mount_ids(self) -> set[int]:
+        """The ids of all mounts of this file system in the client's namespace.
+
+        It is the namespace that the agent was started in, whatever it has entered since.
+        """
+        os.lseek(self._table, 0, os.SEEK_SET)
+        chunks = []
+        while chunk := os.read(self._table, 1 << 16):
+            chunks.append(chunk)
+        return {
+            entry.mount_id
+            for entry in mounts.parse_mountinfo(b"".join(chunks))
+            if entry.device == self.device
+        }
+
+    def open_root(self) -> int:
+        """A new descriptor of the clone's root directory, for ioctl and handles."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return os.open(b".", flags, dir_fd=self.clone)
+
+    def close(self) -> None:
+        """Let go of the clone.  May be called twice."""
+        for fd in (self.clone, self._table):
+            if fd >= 0:
+                os.close(fd)
+        self.clone = self._table = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,281 @@
+"""Does in the mount what the server's steps say, so that the client's VFS makes events.
+
+While a step is under way the calling thread's fsuid is the step's mark (see
+abi/control.py), and the server acknowledges exactly that step's requests without acting.
+The thread has the capabilities that let it pass for root, whatever its fsuid.
+
+What can go wrong with a step is the server's to know: each step gives an errno, or 0.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from stat import S_ISDIR, S_ISREG
+
+from farwatch.abi.control import FIRST_UID, HIDDEN_ID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.linux import files
+from farwatch.linux.credentials import (
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_FSETID,
+    CAP_MKNOD,
+    raise_effective,
+    setfsuid,
+)
+from farwatch.linux.handles import open_by_handle
+
+_CAPABILITIES = (
+    CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID | CAP_MKNOD
+)
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_HANDLE = struct.Struct("<IiIII")
+"""A FUSE file handle (fs/fuse/inode.c): 12 bytes of type 0x81: node id high, low,
+generation."""
+_HANDLE_TYPE = 0x81
+_TRIES = 3
+_TIMES = {
+    Times.ACCESS: (files.NOW, files.OMIT),
+    Times.MODIFY: (files.OMIT, files.NOW),
+    Times.ATTRIB: (files.NOW, files.NOW),
+}
+
+
+class Replayer:
+    """Performs steps, in one thread.  Owns what it keeps open; ``root`` is the caller's."""
+
+    def __init__(self, root: int, hello: Hello) -> None:
+        self._root = root
+        self._generation = hello.generation
+        self._kept: dict[int, int] = {}
+        self._cached_id = 0
+        self._cached_fd = -1
+        self._hidden = -1
+        self._mark(0)
+        raise_effective(_CAPABILITIES)
+        self._hidden = os.open(hello.hidden, _DIRECTORY, dir_fd=root)
+        self._performers: dict[int, Callable[[Step], None]] = {
+            Op.MKNOD: self._mknod,
+            Op.MKDIR: self._mkdir,
+            Op.SYMLINK: self._symlink,
+            Op.LINK: self._link,
+            Op.UNLINK: self._unlink,
+            Op.RMDIR: self._rmdir,
+            Op.RENAME: self._rename,
+            Op.TOUCH: self._touch,
+            Op.OPEN_CLOSE: self._open_close,
+            Op.OPEN: self._open,
+            Op.CLOSE: self._close_kept,
+            Op.PIN: self._pin,
+            Op.UNPIN: self._close_kept,
+            Op.LOOK: self._look,
+            Op.WRITE: self._write,
+            Op.READ: self._read,
+        }
+
+    def perform(self, step: Step, sequence: int) -> int:
+        """Does a step under its mark.  Returns 0 or an errno, and never raises OSError."""
+        self._mark(sequence)
+        performer = self._performers.get(step.op)
+        if performer is None:
+            return errno.EOPNOTSUPP
+        number = 0
+        for _ in range(_TRIES):
+            try:
+                performer(step)
+            except OSError as error:
+                number = error.errno or errno.EIO
+                # ESTALE: the client's names were not as the server wants them, and by
+                # now are.  EIO: somebody opened the file in passthrough meanwhile.
+                if number not in (errno.ESTALE, errno.EIO):
+                    return number
+            else:
+                return 0
+        return number
+
+    def finish_batch(self) -> None:
+        """Lets go of what is only kept for the length of a batch."""
+        self._drop_cached()
+
+    def release_kept(self) -> None:
+        """Closes everything that was kept for an OPEN or a PIN."""
+        for fd in self._kept.values():
+            os.close(fd)
+        self._kept.clear()
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self.release_kept()
+        self._drop_cached()
+        if self._hidden >= 0:
+            os.close(self._hidden)
+            self._hidden = -1
+
+    @staticmethod
+    def _mark(sequence: int) -> None:
+        setfsuid(FIRST_UID + sequence)
+
+    # Directories -----------------------------------------------------------------
+
+    def _directory(self, node: int) -> int:
+        """A descriptor of a directory, good until the next call.
+
+        By handle: no path is walked.  It is not kept longer, because it would keep a
+        removed directory alive, and so hold back its DELETE_SELF.
+        """
+        if node == ROOT_ID:
+            return self._root
+        if node == HIDDEN_ID:
+            return self._hidden
+        if node != self._cached_id:
+            self._drop_cached()
+            self._cached_fd = self._open_node(node, _DIRECTORY)
+            self._cached_id = node
+        return self._cached_fd
+
+    def _drop_cached(self) -> None:
+        if self._cached_fd >= 0:
+            os.close(self._cached_fd)
+        self._cached_fd = -1
+        self._cached_id = 0
+
+    def _open_node(self, node: int, flags: int) -> int:
+        handle = _HANDLE.pack(
+            12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation
+        )
+        return open_by_handle(self._root, handle, flags)
+
+    # Names -----------------------------------------------------------------------
+
+    def _mknod(self, step: Step) -> None:
+        os.mknod(step.name, step.argument, 0, dir_fd=self._directory(step.directory))
+
+    def _mkdir(self, step: Step) -> None:
+        os.mkdir(step.name, 0o700, dir_fd=self._directory(step.directory))
+
+    def _symlink(self, step: Step) -> None:
+        os.symlink(b".", step.name, dir_fd=self._directory(step.directory))
+
+    def _link(self, step: Step) -> None:
+        # Out of the hidden directory, so that no second directory is needed.
+        target = self._directory(step.new_directory)
+        files.linkat(self._hidden, step.name, target, step.new_name)
+
+    def _unlink(self, step: Step) -> None:
+        os.unlink(step.name, dir_fd=self._directory(step.directory))
+
+    def _rmdir(self, step: Step) -> None:
+        directory = self._directory(step.directory)
+        os.rmdir(step.name, dir_fd=directory)
+
+    def _rename(self, step: Step) -> None:
+        old = self._directory(step.directory)
+        if step.new_directory in (step.directory, ROOT_ID, HIDDEN_ID):
+            new = self._directory(step.new_directory)
+            files.renameat2(old, step.name, new, step.new_name, step.argument)
+            return
+        new = self._open_node(step.new_directory, _DIRECTORY)
+        try:
+            files.renameat2(old, step.name, new, step.new_name, step.argument)
+        finally:
+            os.close(new)
+
+    def _look(self, step: Step) -> None:
+        os.close(os.open(step.name, _PATH, dir_fd=self._directory(step.directory)))
+
+    # Inodes ----------------------------------------------------------------------
+
+    def _touch(self, step: Step) -> None:
+        atime, mtime = _TIMES[Times(step.argument)]
+        if step.pin:
+            kept = self._kept_under(step.pin)
+            files.utimensat(kept, b"", atime, mtime, files.AT_EMPTY_PATH)
+            return
+        directory = self._directory(step.directory)
+        if not step.name:
+            files.utimensat(directory, b"", atime, mtime, files.AT_EMPTY_PATH)
+            return
+        files.utimensat(directory, step.name, atime, mtime, files.AT_SYMLINK_NOFOLLOW)
+
+    def _open_close(self, step: Step) -> None:
+        os.close(self._open_file(step))
+
+    def _open(self, step: Step) -> None:
+        self._keep(step.token, self._open_file(step))
+
+    def _open_file(self, step: Step) -> int:
+        """Opens a regular file or directory, and nothing else.
+
+        A device's open would open the client's device, a FIFO's would wait: what is
+        there is looked at through O_PATH, and what was looked at is opened.
+        """
+        if step.pin:
+            return self._reopen(self._kept_under(step.pin), step.argument)
+        directory = self._directory(step.directory)
+        path = os.open(step.name or b".", _PATH, dir_fd=directory)
+        try:
+            return self._reopen(path, step.argument)
+        except OSError as error:
+            if error.errno == errno.ESTALE and step.name:
+                self._have_asked_again(directory, step.name)
+            raise
+        finally:
+            os.close(path)
+
+    @staticmethod
+    def _reopen(path: int, mode: int) -> int:
+        kind = files.statx(
+            path,
+            flags=files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC,
+            mask=files.STATX_BASIC_STATS,
+        ).mode
+        if not (S_ISREG(kind) or S_ISDIR(kind)):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return os.open(b"/proc/self/fd/%d" % path, mode | _OPEN)
+
+    @staticmethod
+    def _have_asked_again(directory: int, name: bytes) -> None:
+        """Makes the kernel ask the server for a name that it has cached.
+
+        An exclusive creation always asks; the server answers with the node that is
+        there, so it fails with EEXIST and makes no event.
+        """
+        try:
+            os.mknod(name, 0o600, 0, dir_fd=directory)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def _pin(self, step: Step) -> None:
+        directory = self._directory(step.directory)
+        self._have_asked_again(directory, step.name)
+        self._keep(step.token, os.open(step.name, _PATH, dir_fd=directory))
+
+    def _keep(self, token: int, fd: int) -> None:
+        before = self._kept.get(token)
+        if before is not None:
+            os.close(before)
+        self._kept[token] = fd
+
+    def _close_kept(self, step: Step) -> None:
+        fd = self._kept.pop(step.token, None)
+        if fd is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        os.close(fd)
+
+    def _write(self, step: Step) -> None:
+        os.pwrite(self._kept_under(step.token), b"\0", 0)
+
+    def _read(self, step: Step) -> None:
+        os.pread(self._kept_under(step.token), 1, 0)
+
+    def _kept_under(self, token: int) -> int:
+        try:
+            return self._kept[token]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None

@@ -1,0 +1,113 @@
+"""``farwatch mount SRC MNT``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from farwatch.cli.failure import Failure, printable
+from farwatch.mounting.checks import Paths, Refused, check
+from farwatch.mounting.supervisor import Supervisor
+
+
+@click.command()
+@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("target", metavar="MNT", type=click.Path())
+@click.option("--daemon", is_flag=True, help="Return once remote events are delivered.")
+@click.option(
+    "--log-file", type=click.Path(dir_okay=False), help="Append messages here, not to stderr."
+)
+def mount(source: str, target: str, daemon: bool, log_file: str | None) -> None:
+    """Mount directory SRC on MNT, so that whoever watches below MNT is told of every
+    change that anybody makes in SRC.
+
+    Stays in the foreground until it is interrupted or MNT is unmounted.
+    """
+    try:
+        paths = check(source, target)
+        if daemon:
+            _run_detached(paths, log_file)
+        _log_to(log_file)
+        status = Supervisor(paths).run(lambda: click.echo(ready_line(paths)))
+    except Refused as refused:
+        raise _failure(refused) from None
+    sys.exit(status)
+
+
+def ready_line(paths: Paths) -> str:
+    """What is said when the mount is ready."""
+    source, target = (printable(os.fsdecode(path)) for path in paths)
+    return (
+        f"farwatch: {source} is mounted on {target}; remote changes are delivered"
+        " (Ctrl-C unmounts)"
+    )
+
+
+def _failure(refused: Refused) -> Failure:
+    return Failure(refused.what, refused.where, refused.remedy)
+
+
+def _log_to(log_file: str | None) -> None:
+    logging.basicConfig(
+        filename=log_file,
+        level=logging.DEBUG if os.environ.get("FARWATCH_DEBUG") else logging.INFO,
+        format="farwatch: %(message)s"
+        if log_file is None
+        else "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def _run_detached(paths: Paths, log_file: str | None) -> NoReturn:
+    """Runs the supervisor in the background; exits when it is ready or has failed."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        os.close(read)
+        _be_daemon(paths, log_file, write)
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        message = answer.readline().rstrip(b"\n")
+    if message == b"ready":
+        sys.exit(0)
+    what, where, remedy = (message.split(b"\0") + [b"", b"", b""])[:3]
+    raise Failure(
+        os.fsdecode(what) or "the mount ended while starting",
+        os.fsdecode(where),
+        os.fsdecode(remedy),
+    )
+
+
+def _be_daemon(paths: Paths, log_file: str | None, answer: int) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+        _log_to(log_file)
+        _redirect_standard_files(log_file)
+
+        def ready() -> None:
+            os.write(answer, b"ready\n")
+            os.close(answer)
+
+        status = Supervisor(paths).run(ready)
+    except Refused as refused:
+        words = (refused.what, refused.where, refused.remedy)
+        os.write(answer, b"\0".join(map(os.fsencode, words)).replace(b"\n", b" ") + b"\n")
+    except BaseException:
+        logging.getLogger(__name__).exception("the mount failed")
+    finally:
+        os._exit(status)
+
+
+def _redirect_standard_files(log_file: str | None) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    out = null
+    if log_file is not None:
+        out = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for source, target in ((null, 0), (out, 1), (out, 2)):
+        os.dup2(source, target)

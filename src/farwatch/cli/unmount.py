@@ -1,0 +1,99 @@
+"""``farwatch unmount``: ends a mount, or says who is in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from farwatch.cli.failure import Failure
+from farwatch.cli.occupants import occupants
+from farwatch.linux.mounts import MNT_DETACH, UMOUNT_NOFOLLOW, MountInfo, parse_mountinfo, umount
+
+FSTYPE = b"fuse.farwatch"
+
+
+@click.command()
+@click.argument("mountpoint", metavar="MNT", type=click.Path(path_type=Path))
+@click.option(
+    "--lazy",
+    is_flag=True,
+    help="Take it out of the tree now, and let go when its last user does.",
+)
+def unmount(mountpoint: Path, lazy: bool) -> None:
+    """Unmount the farwatch mount on MNT.
+
+    Its server and its agent end with it.  If the mount is in use it stays, and
+    the message names the processes.
+    """
+    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
+    mount = find(mountpoint, mounts)
+    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
+    try:
+        umount(mount.mount_point, flags)
+    except OSError as error:
+        raise _refusal(error, mount, mounts) from error
+
+
+def find(path: Path, mounts: Sequence[MountInfo]) -> MountInfo:
+    """The farwatch mount that is on top at ``path``.
+
+    Raises Failure if there is none, or if another mount covers it.
+    """
+    mount = top(resolve(path, mounts), mounts)
+    if mount is None:
+        raise Failure("not a farwatch mount", path, "nothing is mounted there")
+    if mount.fstype == FSTYPE:
+        return mount
+    below = [other for other in mounts if other.mount_point == mount.mount_point]
+    kind = os.fsdecode(mount.fstype)
+    if any(other.fstype == FSTYPE for other in below):
+        raise Failure(f"covered by another mount ({kind})", path, "unmount that first")
+    raise Failure("not a farwatch mount", path, f"{kind} is mounted there")
+
+
+def resolve(path: Path, mounts: Sequence[MountInfo]) -> bytes:
+    """``path`` as mountinfo would write it, without touching a mount that may not answer.
+
+    Only the parent's links are resolved as long as that names a mount point;
+    the last component may be a link too.
+    """
+    last = path.name
+    if last not in ("", ".."):
+        candidate = os.fsencode(Path(os.path.realpath(path.parent)) / last)
+        if any(mount.mount_point == candidate for mount in mounts):
+            return candidate
+    return os.fsencode(os.path.realpath(path))
+
+
+def top(mount_point: bytes, mounts: Sequence[MountInfo]) -> MountInfo | None:
+    """The mount that a path walk to ``mount_point`` ends on, or None if nothing is mounted there.
+
+    A stacked mount's parent is the mount that it covers.
+    """
+    here = [mount for mount in mounts if mount.mount_point == mount_point]
+    covered = {mount.parent_id for mount in here}
+    uncovered = [mount for mount in here if mount.mount_id not in covered]
+    return uncovered[-1] if uncovered else None
+
+
+def _refusal(error: OSError, mount: MountInfo, mounts: Sequence[MountInfo]) -> Failure:
+    where = os.fsdecode(mount.mount_point)
+    if error.errno == errno.EPERM:
+        return Failure("only root may unmount", where, "try again with sudo")
+    if error.errno != errno.EBUSY:
+        return Failure(f"cannot unmount ({os.strerror(error.errno or 0)})", where)
+    below = [os.fsdecode(m.mount_point) for m in mounts if m.parent_id == mount.mount_id]
+    if below:
+        return Failure("something is mounted below it", ", ".join(below), "unmount that first")
+    users = occupants(mount)
+    named = ", ".join(f"{user.command} (pid {user.pid}: {user.how})" for user in users[:5])
+    more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+    return Failure(
+        f"in use by {named}{more}" if users else "in use",
+        where,
+        "end that use, or detach the mount with --lazy",
+    )

@@ -1,0 +1,1 @@
+"""The exported tree: nodes, open files, and the operations on them."""

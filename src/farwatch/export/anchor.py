@@ -1,0 +1,220 @@
+"""What every operation on an export starts from: its root, and nodes by their keys."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from farwatch.events import Key, Place
+from farwatch.linux.handles import fsid, name_to_handle, open_by_handle
+
+__all__ = [
+    "DIRECTORY",
+    "NAME_MAX",
+    "PATH",
+    "Anchor",
+    "Caller",
+    "check_caller",
+    "check_name",
+    "failure",
+    "fd_link",
+]
+
+PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a node of any type is opened without any effect on it (open(2), O_PATH)."""
+DIRECTORY = PATH | os.O_DIRECTORY
+
+NAME_MAX = 255
+"""Longest name in bytes that Linux's file systems take (``limits.h``)."""
+_FSID = 8
+_ATTEMPTS = 64
+"""How often an inode number may be found in the middle of being used again."""
+_NO_ID = 0xFFFFFFFF
+"""``(uid_t)-1``: for the kernel "no change", never somebody's id (chown(2))."""
+
+
+class Caller(NamedTuple):
+    """Who asks: the ids under which new files are made, and the thread that asks."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+def failure(number: int) -> OSError:
+    """The OSError (of the right subclass) for an errno."""
+    return OSError(number, os.strerror(number))
+
+
+def check_name(name: bytes) -> None:
+    """Raise OSError unless ``name`` may stand in a directory, "." and ".." apart.
+
+    EINVAL if it is empty, "." or "..", or holds "/" or NUL; ENAMETOOLONG
+    above NAME_MAX bytes.
+    """
+    if not name or name == b"." or name == b".." or b"/" in name or b"\0" in name:
+        raise failure(errno.EINVAL)
+    if len(name) > NAME_MAX:
+        raise failure(errno.ENAMETOOLONG)
+
+
+def check_caller(caller: Caller) -> None:
+    """Raise OSError(EINVAL) for ids under which no file can be made.
+
+    setfsuid(2) takes -1 as a question: the file would be root's.
+    """
+    if not (0 <= caller.uid < _NO_ID and 0 <= caller.gid < _NO_ID):
+        raise failure(errno.EINVAL)
+
+
+def fd_link(fd: int) -> bytes:
+    """A path that leads to just the inode that ``fd`` is open on, O_PATH too, and no further.
+
+    Following it resolves no name and no symbolic link (proc(5)).
+    """
+    return b"/proc/self/fd/%d" % fd
+
+
+class Anchor:
+    """The export's root directory, and the opening of nodes by their keys.
+
+    ``mount_fd`` is open on the root (O_RDONLY|O_DIRECTORY), and owned from now
+    on.  Every open goes through its mount: nothing on another mount is reached,
+    and a mark on the mount hears all that is done to content here.
+    """
+
+    def __init__(self, mount_fd: int) -> None:
+        self._fd = mount_fd
+        status = os.fstat(mount_fd)
+        handle, self._mount_id = name_to_handle(mount_fd, b"", empty_path=True)
+        # By device: the subvolumes of one btrfs have different file system ids.
+        self._fsids = {status.st_dev: fsid(mount_fd)}
+        self._trusted = frozenset(self._fsids.values())
+        self._root_id = (status.st_dev, status.st_ino)
+        self.root_key: Key = self._fsids[status.st_dev] + handle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the root's descriptor.  May be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _open_key(self, node: Key, flags: int) -> int:
+        """Open a node.  ESTALE if it is gone or was never one of this export's."""
+        if node[:_FSID] not in self._trusted:
+            raise failure(errno.ESTALE)
+        for _ in range(_ATTEMPTS):
+            try:
+                return open_by_handle(self._fd, node[_FSID:], flags)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                # What Linux also says of an inode number that is being used
+                # again at this moment; in the next one the handle is stale.
+                os.sched_yield()
+        raise failure(errno.ENOMEM)
+
+    def _open_path(self, node: Key) -> int:
+        """An O_PATH descriptor of a node of any type.
+
+        To be closed within the operation: it keeps a deleted inode alive, and
+        so delays the source's DELETE_SELF.
+        """
+        return self._open_key(node, PATH)
+
+    def _open_as(self, node: Key, place: Place | None) -> int:
+        """An O_PATH descriptor of a node, under this name if the node still has it.
+
+        What is done by way of a descriptor is told to the watchers of the
+        directory that it was opened in, under that name.  A handle leads to
+        whichever name the kernel has cached, and to none at all when it has
+        evicted them: then a directory's watchers hear nothing.
+        """
+        fd = self._open_path(node)
+        if place is None or self._is_open_as(fd, place.name):
+            return fd
+        try:
+            named = self._open_place(place, node)
+        except OSError:
+            return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        if named is None:
+            return fd
+        os.close(fd)
+        return named
+
+    @staticmethod
+    def _is_open_as(fd: int, name: bytes) -> bool:
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            return True  # the kernel reconnects these itself
+        # The same name in two directories looks alike here, but means two links.
+        return status.st_nlink == 1 and os.readlink(fd_link(fd)).endswith(b"/" + name)
+
+    def _open_place(self, place: Place, node: Key) -> int | None:
+        """An O_PATH descriptor of what is at a name, None if it is not this node."""
+        check_name(place.name)
+        directory_fd = self._open_directory(place.directory)
+        try:
+            fd = os.open(place.name, PATH, dir_fd=directory_fd)
+        finally:
+            self._leave(directory_fd)
+        try:
+            same = self._key_of(fd, os.fstat(fd).st_dev) == node
+        except BaseException:
+            os.close(fd)
+            raise
+        if same:
+            return fd
+        os.close(fd)
+        return None
+
+    def _open_directory(self, node: Key) -> int:
+        """A descriptor for use as ``dir_fd`` only; ENOTDIR if it is no directory.
+
+        Give it back to ``_leave``: it may be the root's own.
+        """
+        if node == self.root_key:
+            return self._fd
+        return self._open_key(node, DIRECTORY)
+
+    def _leave(self, directory_fd: int) -> None:
+        if directory_fd != self._fd:
+            os.close(directory_fd)
+
+    def _key_of(self, fd: int, device: int) -> Key:
+        """The key of what ``fd`` is open on; ``device`` is its st_dev."""
+        handle, mount_id = name_to_handle(fd, b"", empty_path=True)
+        if mount_id != self._mount_id:
+            raise failure(errno.EXDEV)
+        try:
+            return self._fsids[device] + handle
+        except KeyError:
+            prefix = self._fsids[device] = fsid(fd)
+            self._trusted = frozenset(self._fsids.values())
+            return prefix + handle
+
+    def _entry(self, directory_fd: int, name: bytes) -> tuple[Key, os.stat_result]:
+        """Key and attributes of one inode, even while the name is being replaced."""
+        fd = os.open(name, PATH, dir_fd=directory_fd)
+        try:
+            status = os.fstat(fd)
+            return self._key_of(fd, status.st_dev), status
+        finally:
+            os.close(fd)

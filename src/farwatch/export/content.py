@@ -1,0 +1,86 @@
+"""The content of open files, by descriptors that ``files`` has opened.
+
+Offsets and lengths come from clients: what the kernel's ``loff_t`` cannot
+hold is answered with EINVAL.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+from farwatch.export.anchor import failure
+from farwatch.export.setid import killing_set_id
+from farwatch.linux import files
+
+__all__ = ["Content"]
+
+_LIMIT = (1 << 63) - 1
+_MOST_COPIED = 32 << 20
+"""Bytes that one copy_file_range may take: it holds up every other request."""
+_WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
+
+
+class Content:
+    """Positioned I/O.  Every method may be called by any thread."""
+
+    @staticmethod
+    def read_into(fd: int, buffers: list[memoryview], offset: int) -> int:
+        """Read at ``offset`` into writable buffers; the bytes read, 0 at the end."""
+        if offset > _LIMIT:
+            raise failure(errno.EINVAL)
+        return os.preadv(fd, buffers, offset)
+
+    @staticmethod
+    def write_from(
+        fd: int, buffers: Sequence[memoryview], offset: int, *, kill_suidgid: bool = False
+    ) -> int:
+        """Write at ``offset`` (at the end with O_APPEND); the bytes written.
+
+        ``kill_suidgid``: takes set-id bits away, as for a caller without CAP_FSETID.
+        """
+        if offset > _LIMIT:
+            raise failure(errno.EINVAL)
+        if kill_suidgid:
+            with killing_set_id():
+                return os.pwritev(fd, buffers, offset)
+        return os.pwritev(fd, buffers, offset)
+
+    @staticmethod
+    def fsync(fd: int, datasync: bool) -> None:
+        """Bring content and attributes to the disk; with ``datasync`` what reading needs."""
+        if datasync:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+
+    @staticmethod
+    def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+        """Give or take space (see the manual page); ``mode`` is FALLOC_FL_… bits."""
+        if not (0 <= offset <= _LIMIT and 0 < length <= _LIMIT and 0 <= mode < 1 << 31):
+            raise failure(errno.EINVAL)
+        files.fallocate(fd, mode, offset, length)
+
+    @staticmethod
+    def lseek(fd: int, offset: int, whence: int) -> int:
+        """Where the next data or hole begins: SEEK_DATA and SEEK_HOLE only.
+
+        Raises OSError: EINVAL for another ``whence``, ENXIO beyond the end.
+        """
+        if whence not in _WHENCE or offset > _LIMIT:
+            raise failure(errno.EINVAL)
+        return os.lseek(fd, offset, whence)
+
+    @staticmethod
+    def copy_file_range(
+        fd_in: int, offset_in: int, fd_out: int, offset_out: int, length: int, flags: int
+    ) -> int:
+        """Copy at most 32 MiB, in the kernel; the bytes copied."""
+        if not (0 <= offset_in <= _LIMIT and 0 <= offset_out <= _LIMIT and length >= 0):
+            raise failure(errno.EINVAL)
+        if not 0 <= flags < 1 << 32:
+            raise failure(errno.EINVAL)
+        return files.copy_file_range(
+            fd_in, offset_in, fd_out, offset_out, min(length, _MOST_COPIED), flags
+        )

@@ -1,0 +1,196 @@
+"""The nodes that one client kernel knows, and what it has been told of them.
+
+A node id is made when the client is first told of a node, and lives until the
+client has forgotten it (FORGET) and nothing that is still to be replayed needs it
+(``pins``).  Ids are never used twice, so all nodes but the root have the one
+generation of the table.
+
+The tree that is kept here is the tree *as told*: names move when the client has
+been told so, by an answer or by a replay that is on its way, not when the disk
+changes.  It is what events are planned against; names that the client was never
+told are not in it.
+
+Not locked: whoever shares a table between threads holds a lock of its own.
+"""
+
+from __future__ import annotations
+
+from stat import S_IFDIR, S_IFMT, S_ISDIR
+
+from farwatch.events import Key
+
+ROOT_ID = 1
+FIRST_ID = 16
+"""Ids below are reserved (1 is the root, 2 the hidden directory)."""
+
+
+class Node:
+    """One inode, as one client knows it.
+
+    ``lookups``  how often the client was given the node and has not forgotten it
+    ``pins``     replays on their way that need it
+    ``nlink``    the link count that the client last heard of, or counted itself
+    ``unlinks``  removals of names planned and not yet replayed, less additions
+    ``dead``     the client has seen the last name go
+    ``children`` of a directory: what its names hold, as told
+    ``names``    (directory, name) under which the node was told
+    ``attr``     the last ``fuse_attr`` told, for when the inode is gone
+    """
+
+    __slots__ = (
+        "attr",
+        "children",
+        "dead",
+        "id",
+        "key",
+        "lookups",
+        "mode",
+        "names",
+        "nlink",
+        "pins",
+        "unlinks",
+    )
+
+    def __init__(self, node_id: int, key: Key, mode: int) -> None:
+        self.id = node_id
+        self.key = key
+        self.mode = mode
+        self.lookups = 0
+        self.pins = 0
+        self.nlink = 0
+        self.unlinks = 0
+        self.dead = False
+        self.children: dict[bytes, Node] | None = {} if S_ISDIR(mode) else None
+        self.names: tuple[tuple[Node, bytes], ...] = ()
+        self.attr = b""
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether the node is a directory."""
+        return self.children is not None
+
+    @property
+    def kind(self) -> int:
+        """The file type, one of the ``S_IF*`` bits of stat.h."""
+        return S_IFMT(self.mode)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id} mode={self.mode:o} lookups={self.lookups} pins={self.pins}>"
+
+
+class NodeTable:
+    """Node ids and keys of one client, and the tree as it was told."""
+
+    def __init__(self, root_key: Key, generation: int) -> None:
+        self.generation = generation
+        self.root = Node(ROOT_ID, root_key, S_IFDIR)
+        self.root.lookups = 1
+        self._next_id = FIRST_ID
+        self.by_id: dict[int, Node] = {ROOT_ID: self.root}
+        self.by_key: dict[Key, Node] = {root_key: self.root}
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def generation_of(self, node: Node) -> int:
+        """The generation that goes with a node's id; the kernel gives the root 0."""
+        return 0 if node.id == ROOT_ID else self.generation
+
+    def obtain(self, key: Key, mode: int) -> Node:
+        """The node with this key, made if there is none."""
+        node = self.by_key.get(key)
+        if node is None:
+            node = Node(self._next_id, key, mode)
+            self._next_id += 1
+            self.by_id[node.id] = node
+            self.by_key[key] = node
+        return node
+
+    def forget(self, node_id: int, lookups: int) -> None:
+        """The client drops this many of its look-ups of a node (FORGET).
+
+        A count that is too large is a client's mistake that harms only itself.
+        """
+        node = self.by_id.get(node_id)
+        if node is None or node.id == ROOT_ID:
+            return
+        node.lookups = max(node.lookups - lookups, 0)
+        self._release(node)
+
+    def pin(self, node: Node) -> None:
+        """Keeps a node although the client may forget it."""
+        node.pins += 1
+
+    def unpin(self, node: Node) -> None:
+        """Takes a pin back."""
+        node.pins -= 1
+        self._release(node)
+
+    def _release(self, node: Node) -> None:
+        if node.lookups or node.pins or node.id == ROOT_ID:
+            return
+        if self.by_id.pop(node.id, None) is None:
+            return
+        del self.by_key[node.key]
+        for directory, name in node.names:
+            if directory.children is not None and directory.children.get(name) is node:
+                del directory.children[name]
+        node.names = ()
+        if node.children:
+            for name, child in node.children.items():
+                child.names = tuple(at for at in child.names if at != (node, name))
+            node.children.clear()
+
+    def child(self, directory: Node, name: bytes) -> Node | None:
+        """What the client was told that a name holds."""
+        return directory.children.get(name) if directory.children is not None else None
+
+    def tell(self, directory: Node, name: bytes, node: Node) -> None:
+        """From now on the name holds the node.  A directory has one name only."""
+        children = directory.children
+        if children is None:
+            raise NotADirectoryError(f"node {directory.id} is not a directory")
+        before = children.get(name)
+        if before is node:
+            return
+        if before is not None:
+            self._unname(before, directory, name)
+        if node.is_dir:
+            for old_directory, old_name in node.names:
+                if old_directory.children is not None:
+                    old_directory.children.pop(old_name, None)
+            node.names = ()
+        children[name] = node
+        node.names = (*node.names, (directory, name))
+
+    def untell(self, directory: Node, name: bytes) -> Node | None:
+        """From now on the name holds nothing; what it held is returned."""
+        if directory.children is None:
+            return None
+        node = directory.children.pop(name, None)
+        if node is not None:
+            self._unname(node, directory, name)
+        return node
+
+    def move(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> Node | None:
+        """A rename.  What the new name held is returned."""
+        node = self.untell(old, old_name)
+        replaced = self.untell(new, new_name)
+        if node is not None:
+            self.tell(new, new_name, node)
+        return replaced
+
+    def exchange(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
+        """Two names swap what they hold."""
+        first = self.untell(old, old_name)
+        second = self.untell(new, new_name)
+        if first is not None:
+            self.tell(new, new_name, first)
+        if second is not None:
+            self.tell(old, old_name, second)
+
+    @staticmethod
+    def _unname(node: Node, directory: Node, name: bytes) -> None:
+        node.names = tuple(
+            at for at in node.names if not (at[0] is directory and at[1] == name)
+        )

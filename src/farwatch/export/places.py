@@ -1,0 +1,53 @@
+"""Where a directory is, by the disk."""
+
+from __future__ import annotations
+
+import os
+
+from farwatch.events import Key, Place
+from farwatch.export.anchor import Anchor
+from farwatch.linux.handles import name_to_handle
+
+_FSID = 8
+
+
+class Places(Anchor):
+    """From a directory's key to its name."""
+
+    def place_of(self, node: Key) -> Place | None:
+        """The directory and name that hold a directory; None if there is none (left).
+
+        May be called by any thread.  The path that the kernel prints for the
+        descriptor gives no more than a name to try: what is found under it is compared.
+        """
+        if node == self.root_key:
+            return None
+        try:
+            fd = self._open_directory(node)
+        except OSError:
+            return None
+        try:
+            name = os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd))
+            parent = self._parent_key(fd)
+            if parent is None or not name:
+                return None
+            found = self._child_key(fd, name)
+        finally:
+            self._leave(fd)
+        return Place(parent, name) if found == node else None
+
+    def _parent_key(self, fd: int) -> Key | None:
+        parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            return self._key_of(parent, os.fstat(parent).st_dev)
+        except OSError:
+            return None
+        finally:
+            os.close(parent)
+
+    def _child_key(self, fd: int, name: bytes) -> Key | None:
+        try:
+            handle, _ = name_to_handle(fd, b"../" + name)
+        except OSError:
+            return None
+        return self._fsids[os.fstat(fd).st_dev] + handle

@@ -1,0 +1,1 @@
+"""System calls that Python lacks, each owning its descriptors."""

@@ -1,0 +1,1 @@
+"""A farwatch mount on this machine: its server, its agent, and who watches over them."""

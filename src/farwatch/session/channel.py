@@ -1,0 +1,125 @@
+"""The server's end of the control channel: HELLO, WAIT and WATCH (see abi/control.py).
+
+    nobody --HELLO (root of the client)--> registered --WAIT--> awaited
+       ^                                       |  ^               |
+       +------- the descriptor is closed ------+  +---- batch ----+
+
+A second HELLO on the same descriptor registers another thread of the same agent; one on
+another descriptor is a new agent, which takes over.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from farwatch.abi import control, fuse
+from farwatch.abi.control import BatchFlag, Malformed
+from farwatch.events import Mask
+from farwatch.export.nodes import ROOT_ID
+from farwatch.session.delivery import Delivery
+from farwatch.session.interest import Interest
+from farwatch.session.plan import Planner
+from farwatch.session.request import Payload, Request, fail
+from farwatch.session.settings import Settings
+
+
+class Channel:
+    """Who the agent is, and what it says.  Called with the view's lock held."""
+
+    def __init__(
+        self, settings: Settings, delivery: Delivery, interest: Interest, planner: Planner
+    ) -> None:
+        self._settings = settings
+        self._delivery = delivery
+        self._interest = interest
+        self._planner = planner
+        self._fh: int | None = None
+        self._threads: set[int] = set()
+        self.reading = Mask(0)
+        """The kinds that the source is to be asked for, besides its own."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an agent waits, and has said what is watched."""
+        return self._delivery.is_awaited and self._interest.scans > 0
+
+    def is_agent(self, thread: int) -> bool:
+        """Whether a thread of the client is registered."""
+        return thread in self._threads
+
+    def ioctl(self, request: Request) -> Payload | None:
+        """IOCTL: ENOTTY for all that is not of the control channel."""
+        fh, flags, command, _, in_size, _ = fuse.IOCTL_IN.unpack_from(request.body)
+        data = request.body[fuse.IOCTL_IN.size : fuse.IOCTL_IN.size + in_size]
+        if request.node != ROOT_ID or not flags & fuse.IOCTL_DIR:
+            raise fail(errno.ENOTTY)
+        try:
+            if command == control.HELLO:
+                return self._hello(request, fh, data)
+            if command == control.WAIT:
+                return self._wait(request, fh, data)
+            if command == control.WATCH:
+                return self._watch(fh, data)
+        except Malformed as error:
+            raise fail(errno.EINVAL, str(error)) from None
+        raise fail(errno.ENOTTY)
+
+    def closed(self, fh: int) -> None:
+        """A directory's handle is closed: if it was the agent's, the agent is gone."""
+        if fh == self._fh:
+            self._leave()
+
+    def _hello(self, request: Request, fh: int, data: memoryview) -> Payload:
+        version, _ = control.HELLO_IN.unpack_from(data)
+        if version != control.VERSION:
+            raise fail(errno.EPROTO, f"agent speaks version {version}")
+        # A request without a thread id (another pid namespace) would stand for anybody.
+        if request.uid != 0 or request.pid == 0:
+            raise fail(errno.EPERM)
+        if fh != self._fh:
+            if self._fh is not None:
+                self._leave()
+            self._fh = fh
+        self._threads.add(request.pid)
+        hello = control.Hello(
+            control.VERSION,
+            control.FIRST_UID,
+            self._settings.generation,
+            self._settings.hidden_name,
+        )
+        return answered(control.encode_hello(hello))
+
+    def _wait(self, request: Request, fh: int, data: memoryview) -> Payload | None:
+        self._must_be_registered(fh)
+        if not self.is_agent(request.pid):
+            raise fail(errno.EPERM)
+        number, failures = control.decode_wait(data)
+        self._delivery.wait(request.unique, number, failures)
+        answer = self._delivery.next_answer()
+        return answered(answer[1]) if answer is not None else None
+
+    def _watch(self, fh: int, data: memoryview) -> Payload:
+        self._must_be_registered(fh)
+        if self._interest.learn(*control.decode_watches(data)):
+            reading = self._interest.reading
+            if self.reading & ~reading & Mask.OPEN:
+                self._delivery.ask(BatchFlag.RELEASE)
+                self._planner.release()
+            self.reading = reading
+        return answered(b"")
+
+    def _must_be_registered(self, fh: int) -> None:
+        if fh != self._fh:
+            raise fail(errno.EPERM, "no HELLO on this descriptor")
+
+    def _leave(self) -> None:
+        self._fh = None
+        self._threads.clear()
+        self._delivery.restart()
+        self._interest.forget()
+        self._planner.release()
+
+
+def answered(data: bytes) -> bytes:
+    """The payload of an IOCTL's reply that gives these bytes to the caller."""
+    return fuse.IOCTL_OUT.pack(0, 0, 0, 0) + data

@@ -1,0 +1,126 @@
+"""Requests about what is in files.  None of these touches what the client was told."""
+
+from __future__ import annotations
+
+import errno
+import os
+from stat import S_ISDIR, S_ISREG
+
+from farwatch.abi import fuse
+from farwatch.abi.fuse import Opcode
+from farwatch.export.tree import Export
+from farwatch.session.files import OpenFiles
+from farwatch.session.naming import Naming
+from farwatch.session.request import Handler, Payload, Request, fail
+
+_COPY_LIMIT = 0x7FFF_F000
+
+
+class Content:
+    """Handlers of opens, reads and writes.
+
+    ``quick`` are called with the view's lock held, ``slow`` without: they may take as
+    long as the disk does.
+    """
+
+    def __init__(
+        self, export: Export, files: OpenFiles, naming: Naming, max_read: int
+    ) -> None:
+        self._export = export
+        self._files = files
+        self._naming = naming
+        self._buffer = memoryview(bytearray(max_read))
+        self.quick: dict[int, Handler] = {
+            Opcode.OPEN: self.open,
+            Opcode.RELEASE: self.release,
+            Opcode.FLUSH: self.flush,
+        }
+        self.slow: dict[int, Handler] = {
+            Opcode.READ: self.read,
+            Opcode.WRITE: self.write,
+            Opcode.FSYNC: self.fsync,
+            Opcode.FALLOCATE: self.fallocate,
+            Opcode.LSEEK: self.lseek,
+            Opcode.COPY_FILE_RANGE: self.copy_file_range,
+            Opcode.SYNCFS: self.syncfs,
+        }
+
+    def open(self, request: Request) -> Payload:
+        """OPEN of a regular file; the client's kernel opens the others by itself."""
+        flags, open_flags = fuse.OPEN_IN.unpack_from(request.body)
+        node = self._naming.node(request.node)
+        if S_ISDIR(node.mode):
+            raise fail(errno.EISDIR)
+        if not S_ISREG(node.mode):
+            raise fail(errno.ENXIO)
+        kill = bool(open_flags & fuse.OPEN_KILL_SUIDGID)
+        fd = self._export.open(node.key, flags, kill_suidgid=kill)
+        try:
+            return self._files.add(node, fd)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def release(self, request: Request) -> Payload:
+        """RELEASE: the last descriptor of an open file is gone."""
+        self._files.release(fuse.RELEASE_IN.unpack_from(request.body)[0])
+        return b""
+
+    def flush(self, request: Request) -> Payload:
+        """FLUSH: a close(2).  Nothing is held back here that it could flush."""
+        self._files.get(fuse.FLUSH_IN.unpack_from(request.body)[0])
+        return b""
+
+    def read(self, request: Request) -> Payload:
+        """READ: the answer is good until the next one."""
+        fh, offset, size, *_ = fuse.READ_IN.unpack_from(request.body)
+        view = self._buffer[: min(size, len(self._buffer))]
+        return view[: self._export.read_into(self._files.fd(fh), [view], offset)]
+
+    def write(self, request: Request) -> Payload:
+        """WRITE."""
+        fh, offset, size, write_flags, *_ = fuse.WRITE_IN.unpack_from(request.body)
+        data = request.body[fuse.WRITE_IN.size :]
+        if len(data) != size:
+            raise fail(errno.EINVAL)
+        kill = bool(write_flags & fuse.WRITE_KILL_SUIDGID)
+        fd = self._files.fd(fh)
+        written = self._export.write_from(fd, [data], offset, kill_suidgid=kill)
+        return fuse.WRITE_OUT.pack(written, 0)
+
+    def fsync(self, request: Request) -> Payload:
+        """FSYNC, or fdatasync by its flag."""
+        fh, flags, _ = fuse.FSYNC_IN.unpack_from(request.body)
+        self._export.fsync(self._files.fd(fh), bool(flags & fuse.FSYNC_FDATASYNC))
+        return b""
+
+    def syncfs(self, request: Request) -> Payload:
+        """SYNCFS: syncfs(2) of the client, for everything that it wrote."""
+        os.sync()
+        return b""
+
+    def fallocate(self, request: Request) -> Payload:
+        """FALLOCATE."""
+        fh, offset, length, mode, _ = fuse.FALLOCATE_IN.unpack_from(request.body)
+        self._export.fallocate(self._files.fd(fh), mode, offset, length)
+        return b""
+
+    def lseek(self, request: Request) -> Payload:
+        """LSEEK: SEEK_DATA and SEEK_HOLE; the client does the others by itself."""
+        fh, offset, whence, _ = fuse.LSEEK_IN.unpack_from(request.body)
+        return fuse.LSEEK_OUT.pack(self._export.lseek(self._files.fd(fh), offset, whence))
+
+    def copy_file_range(self, request: Request) -> Payload:
+        """COPY_FILE_RANGE: within the export, without the client seeing the bytes."""
+        fh_in, offset_in, _, fh_out, offset_out, length, flags = (
+            fuse.COPY_FILE_RANGE_IN.unpack_from(request.body)
+        )
+        copied = self._export.copy_file_range(
+            self._files.fd(fh_in),
+            offset_in,
+            self._files.fd(fh_out),
+            offset_out,
+            min(length, _COPY_LIMIT),
+            flags,
+        )
+        return fuse.WRITE_OUT.pack(copied, 0)

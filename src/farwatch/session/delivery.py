@@ -1,0 +1,171 @@
+"""What is to be replayed, on its way to the agent: the queue, and the parked WAIT.
+
+    planned --expect--> queued --batch--> armed --WAIT--> over
+                          ^                 |
+                          +---- follow-up --+   (a rename that failed goes in two halves)
+
+One batch is under way at a time.  The server never waits for an agent: while none is
+there, replays queue up.  Every method is called with the view's lock held; what is to
+be sent is returned, never sent from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from farwatch.abi import control
+from farwatch.abi.control import Op
+from farwatch.session.replay import Replay
+from farwatch.session.view import View
+
+_MOST_STEPS = 512
+"""Steps in a batch: enough to make the round trip not matter, and few enough that what
+is to follow an operation of the client's does not wait long."""
+
+log = logging.getLogger(__name__)
+
+RETRIED_IN_HALVES = frozenset((errno.ESTALE, errno.ELOOP, errno.EXDEV, errno.EBUSY))
+"""Why a rename can fail in the client although it has happened on the server: the
+client has seen the new place already, or has the tree the other way round."""
+
+
+class Delivery:
+    """The queue of replays of one client."""
+
+    def __init__(
+        self,
+        view: View,
+        armed: dict[int, Replay],
+        halves: Callable[[Replay], list[Replay]],
+    ) -> None:
+        self._view = view
+        self._armed = armed
+        self._halves = halves
+        self._queue: deque[Replay] = deque()
+        self._batch: list[Replay] = []
+        self._number = 0
+        self._first = 0
+        self._parked: int | None = None
+        self._interrupted: int | None = None
+        self._flags = 0
+        self.failures = 0
+        """Replays that the client's kernel would not do, since the start."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued or under way."""
+        return not self._queue and not self._batch
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether an agent waits for the next batch."""
+        return self._parked is not None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is something to say to an agent that waits for it."""
+        if self._interrupted is not None:
+            return True
+        return self._parked is not None and bool(self._queue or self._flags)
+
+    def add(self, replays: Iterable[Replay]) -> None:
+        """Queue replays that ``View.expect`` has been told of."""
+        self._queue.extend(replays)
+
+    def ask(self, flags: int) -> None:
+        """Set flags of the next batch, which may be an empty one."""
+        self._flags |= flags
+
+    def next_answer(self) -> tuple[int, bytes] | None:
+        """What a parked WAIT is to be answered, if there is anything: unique, message."""
+        if self._parked is None or not (self._queue or self._flags):
+            return None
+        unique = self._parked
+        self._parked = None
+        return unique, self._next_batch()
+
+    def wait(self, unique: int, number: int, failures: list[tuple[int, int]]) -> None:
+        """The agent is done with batch ``number`` and waits for the next one."""
+        if self._batch and number == self._number:
+            self._finish(dict(failures))
+        self._parked = unique
+
+    def interrupt(self, unique: int) -> None:
+        """A signal is to end a request; if that is the parked WAIT, it is interrupted."""
+        if self._parked == unique:
+            self._parked = None
+            self._interrupted = unique
+
+    def take_interrupted(self) -> int | None:
+        """The WAIT that is to be answered EINTR, if there is one."""
+        unique, self._interrupted = self._interrupted, None
+        return unique
+
+    def restart(self) -> None:
+        """A new agent: what the old one had under way is to be done by this one.
+
+        Steps that were done stay done; the others are armed again.
+        """
+        again = [replay for replay in self._batch if not replay.done]
+        for replay in self._batch:
+            self._disarm(replay)
+            if replay.done:
+                self._view.arrived(replay)
+            replay.looked = 0
+        self._batch = []
+        self._queue.extendleft(reversed(again))
+        self._parked = None
+
+    def _next_batch(self) -> bytes:
+        flags, self._flags = self._flags, 0
+        self._number += 1
+        room = control.BATCH_ROOM
+        batch = self._batch
+        queue = self._queue
+        while queue and len(batch) < _MOST_STEPS:
+            replay = queue[0]
+            if replay.cancelled:
+                self._over(queue.popleft())
+                continue
+            room -= control.step_size(replay.step)
+            if room < 0:
+                break
+            self._arm(queue.popleft())
+            batch.append(replay)
+        sequence = batch[0].sequence if batch else self._first
+        return control.encode_batch(
+            self._number, flags, sequence, (replay.step for replay in batch)
+        )
+
+    def _arm(self, replay: Replay) -> None:
+        replay.sequence = self._first
+        self._armed[self._first] = replay
+        self._first = (self._first + 1) % control.SEQUENCES
+
+    def _disarm(self, replay: Replay) -> None:
+        if self._armed.get(replay.sequence) is replay:
+            del self._armed[replay.sequence]
+
+    def _finish(self, failures: dict[int, int]) -> None:
+        batch, self._batch = self._batch, []
+        retries: list[Replay] = []
+        for index, replay in enumerate(batch):
+            self._disarm(replay)
+            error = failures.get(index, 0)
+            log.debug("replayed %s: %s", replay, errno.errorcode.get(error, "ok"))
+            if error and not replay.cancelled and not replay.done:
+                self.failures += 1
+                log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))
+                if replay.op == Op.RENAME and error in RETRIED_IN_HALVES:
+                    retries.extend(self._halves(replay))
+            self._over(replay)
+        self._queue.extendleft(reversed(retries))
+
+    def _over(self, replay: Replay) -> None:
+        if not replay.done:
+            for node, count in replay.links_gained():
+                node.unlinks -= count
+        self._view.arrived(replay)

@@ -1,0 +1,138 @@
+"""From the source to the agent: read, settle, plan, hand over.  The source's thread.
+
+    read until empty --> drop what concerns nobody --> settle --> plan --> answer WAIT
+
+It never waits for the agent or for the client's kernel, and notifies neither: a thread
+that reads the source must not depend on what the source's events are for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Callable, Container
+
+from farwatch.events import Change, Key, Mask, Place, Record
+from farwatch.session.session import Reply, Session
+from farwatch.sources.fanotify import FanotifySource
+from farwatch.sources.settle import UNKNOWN, Holder, Settler, collect
+
+log = logging.getLogger(__name__)
+
+_FLUSH_MILLISECONDS = 10
+"""How long a link count that nothing has explained yet is held back."""
+_NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
+
+
+class Pipeline:
+    """Runs until ``stop``.  Owns nothing but a pipe to be woken by."""
+
+    def __init__(
+        self,
+        source: FanotifySource,
+        session: Session,
+        node_at: Callable[[Key, bytes], Key | None],
+        send: Callable[[Reply], None],
+        own: Container[int],
+    ) -> None:
+        self._source = source
+        self._session = session
+        self._node_at = node_at
+        self._send = send
+        self._own = own
+        self._settler = Settler(own)
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def stop(self) -> None:
+        """Ends ``run``, from another thread."""
+        os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Close the pipe; ``run`` has returned."""
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def run(self) -> None:
+        """Deliver until ``stop`` is called."""
+        poll = select.poll()
+        poll.register(self._source.fileno(), select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while True:
+            ready = poll.poll(_FLUSH_MILLISECONDS if self._settler.carrying else None)
+            if any(fd == self._wake_read for fd, _ in ready):
+                return
+            try:
+                self._batch(flush=not ready)
+            except Exception:
+                log.exception("a batch of events could not be delivered")
+
+    def _batch(self, flush: bool) -> None:
+        session, settler = self._session, self._settler
+        session.view.begin_drain()
+        records, disk = collect(self._read, self._at, settler)
+        if records or flush:
+            own = self._changed_by_the_client(records)
+            changes = settler.settle(records, disk, self._told, flush=flush)
+            if log.isEnabledFor(logging.DEBUG):
+                _show(records, changes)
+            if changes:
+                session.deliver(changes, own)
+                answer = session.answer()
+                if answer is not None:
+                    self._send(answer)
+        with session.view.lock:
+            session.view.end_drain()
+
+    def _read(self) -> list[Record]:
+        concerns = self._session.interest.concerns
+        return [record for record in self._source.read() if concerns(record)]
+
+    def _at(self, place: Place) -> Key | None:
+        return self._node_at(place.directory, place.name)
+
+    def _told(self, place: Place) -> Holder:
+        nodes = self._session.view.nodes
+        directory = nodes.by_key.get(place.directory)
+        child = None if directory is None else nodes.child(directory, place.name)
+        return UNKNOWN if child is None else child.key
+
+    def _changed_by_the_client(self, records: list[Record]) -> frozenset[Place]:
+        """Names of which the batch itself says when the client changed them."""
+        own = self._own
+        return frozenset(
+            place
+            for record in records
+            if record.mask & _NAMES and record.thread in own
+            for place in (record.place, record.new_place)
+            if place is not None
+        )
+
+
+def _show(records: list[Record], changes: list[Change]) -> None:
+    for record in records:
+        kinds = Mask(record.mask)
+        log.debug(
+            "read %s %s -> %s of %s by %d",
+            kinds,
+            _short(record.place),
+            _short(record.new_place),
+            _short_key(record.node),
+            record.thread,
+        )
+    for change in changes:
+        log.debug(
+            "settled %s %s -> %s of %s",
+            change.kind.name,
+            _short(change.place),
+            _short(change.new_place),
+            _short_key(change.node),
+        )
+
+
+def _short(place: Place | None) -> str:
+    return "-" if place is None else f"{_short_key(place.directory)}/{place.name!r}"
+
+
+def _short_key(key: Key | None) -> str:
+    return "-" if key is None else key[-8:].hex()

@@ -1,0 +1,67 @@
+"""A FUSE request as the handlers see it, and what they answer with."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from farwatch.abi import fuse
+
+Payload = bytes | bytearray | memoryview
+"""What follows the header of a reply."""
+
+
+class Request(NamedTuple):
+    """The header's fields, and the bytes that follow it.
+
+    ``body`` is only good until the handler returns.
+    """
+
+    opcode: int
+    unique: int
+    node: int
+    uid: int
+    gid: int
+    pid: int
+    body: memoryview
+
+
+Handler = Callable[[Request], Payload | None]
+"""Returns the payload, or None if there is no answer (yet).  Raises OSError with the
+errno to answer, or struct.error for a request that is too short."""
+
+
+def fail(number: int, what: str = "") -> OSError:
+    """An OSError with this errno, to be raised."""
+    return OSError(number, what or os.strerror(number))
+
+
+def names(body: memoryview, start: int, count: int) -> list[bytes]:
+    """The ``count`` names, each with its NUL, that a request ends with.
+
+    Raises OSError EINVAL if there are not exactly so many.
+    """
+    found = bytes(body[start:]).split(b"\0")
+    if len(found) != count + 1 or found[-1]:
+        raise fail(errno.EINVAL, "a name without its end")
+    return found[:-1]
+
+
+def one_name(body: memoryview, start: int = 0) -> bytes:
+    """The one name that a request ends with.
+
+    Raises OSError EINVAL where a name is empty, dots, or has a slash: the client
+    kernel never sends such, so whoever does is no kernel.  ENAMETOOLONG past NAME_MAX.
+    """
+    return checked(names(body, start, 1)[0])
+
+
+def checked(name: bytes) -> bytes:
+    """The name itself, if it is one that a directory can hold; see ``one_name``."""
+    if not name or name == b"." or name == b".." or b"/" in name:
+        raise fail(errno.EINVAL, "not a name")
+    if len(name) > fuse.NAME_MAX:
+        raise fail(errno.ENAMETOOLONG)
+    return name

@@ -1,0 +1,288 @@
+"""One client: the bytes of a request in, the bytes of a reply out.
+
+No descriptor is read or written here but by the export that the session is given.
+
+    before INIT      only INIT is answered, all else EIO
+    negotiated       everything
+    after DESTROY    as before INIT, with nothing told and nothing open
+
+Two threads use a session: the server's, which calls ``receive``, and the source's, which
+calls ``deliver``; either sends what ``answer`` returns.  What the client has been told is
+under the view's lock; reads, writes and syncs are done without it, so that a slow disk
+does not hold up events.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from farwatch.abi import fuse
+from farwatch.abi.control import BatchFlag
+from farwatch.abi.fuse import Opcode
+from farwatch.events import Change, Key, Mask, Place
+from farwatch.export.backing import BackingFiles
+from farwatch.export.nodes import ROOT_ID, Node, NodeTable
+from farwatch.export.tree import Export
+from farwatch.session.attributes import Attributes
+from farwatch.session.channel import Channel, answered
+from farwatch.session.content import Content
+from farwatch.session.delivery import Delivery
+from farwatch.session.files import OpenDirectories, OpenFiles, ReplayOpens
+from farwatch.session.interest import Interest
+from farwatch.session.listing import Listing
+from farwatch.session.naming import Naming
+from farwatch.session.negotiation import Agreed, negotiate
+from farwatch.session.plan import Disk, Planner
+from farwatch.session.replay import Answers, Replay, is_reserved
+from farwatch.session.request import Handler, Payload, Request, fail, names
+from farwatch.session.settings import Settings
+from farwatch.session.view import Name, View
+
+log = logging.getLogger(__name__)
+
+Reply = Sequence[Payload]
+"""The buffers of one reply, to be written in one go."""
+
+_WITHOUT_LOCK = frozenset(
+    (
+        Opcode.READ,
+        Opcode.WRITE,
+        Opcode.FSYNC,
+        Opcode.FALLOCATE,
+        Opcode.LSEEK,
+        Opcode.COPY_FILE_RANGE,
+        Opcode.SYNCFS,
+    )
+)
+_HARMLESS = frozenset(
+    (
+        Opcode.GETATTR,
+        Opcode.STATFS,
+        Opcode.OPENDIR,
+        Opcode.READDIR,
+        Opcode.READDIRPLUS,
+        Opcode.RELEASE,
+        Opcode.RELEASEDIR,
+        Opcode.FORGET,
+        Opcode.BATCH_FORGET,
+        Opcode.IOCTL,
+        Opcode.GETXATTR,
+    )
+)
+"""What the VFS asks on the agent's behalf besides its steps; it changes nothing."""
+_QUIET = frozenset(
+    (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.IOCTL)
+)
+_NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
+_LEAST_SCAN_PAUSE = 0.25
+_SCAN_SHARE = 30
+"""A scan is asked for at most after this many times as long as the last one took."""
+
+
+class Session:
+    """One client kernel of one export; see the top of the file."""
+
+    def __init__(
+        self,
+        export: Export,
+        settings: Settings,
+        disk: Disk,
+        access_mode: Callable[[int, Key], int | None],
+        backing: BackingFiles | None = None,
+    ) -> None:
+        self._export = export
+        self._settings = settings
+        self._disk = disk
+        self._access_mode = access_mode
+        self._backing = backing
+        self.agreed: Agreed | None = None
+        self._start()
+
+    def _start(self) -> None:
+        export, settings = self._export, self._settings
+        self.view = view = View(NodeTable(export.root_key, settings.generation))
+        self.interest = Interest(view.nodes)
+        noflush = self.agreed is not None and self.agreed.noflush
+        passthrough = self.agreed is not None and self.agreed.passthrough
+        self._files = OpenFiles(self._backing if passthrough else None, noflush)
+        self._directories = OpenDirectories()
+        self._naming = Naming(export, view, self._files)
+        content = Content(export, self._files, self._naming, settings.max_write)
+        listing = Listing(export, view, self._directories, self._naming)
+        attributes = Attributes(export, view, self._files, self._naming)
+        self._planner = Planner(view, self.interest, self._disk, self._access_mode)
+        self._answers = Answers(
+            view,
+            self._naming.attributes,
+            self._links_on_disk,
+            ReplayOpens(self._files, self._directories),
+            self._is_agent,
+        )
+        self.delivery = Delivery(view, self._answers.armed, self._planner.halves)
+        self.channel = Channel(settings, self.delivery, self.interest, self._planner)
+        view.cancel = self._cancel
+        self._scan_asked = 0.0
+        self._handlers: dict[int, Handler] = {
+            **self._naming.handlers,
+            **attributes.handlers,
+            **content.quick,
+            **content.slow,
+            **listing.handlers,
+            Opcode.RELEASEDIR: self._releasedir,
+            Opcode.IOCTL: self.channel.ioctl,
+            Opcode.INTERRUPT: self._interrupt,
+            Opcode.DESTROY: self._destroy,
+        }
+
+    # The server's thread ---------------------------------------------------------
+
+    def receive(self, data: memoryview) -> Reply | None:
+        """Answers one request; None if it has no answer, or none yet.
+
+        Never raises for anything that the bytes say.
+        """
+        try:
+            length, opcode, unique, node, uid, gid, pid, _, _ = fuse.IN_HEADER.unpack_from(data)
+        except struct.error:
+            log.warning("a request of %d bytes has no header; it cannot be answered", len(data))
+            return None
+        body = data[fuse.IN_HEADER.size : length]
+        request = Request(opcode, unique, node, uid, gid, pid, body)
+        try:
+            payload = self._dispatch(request)
+        except OSError as error:
+            return None if opcode in _NO_REPLY else _failed(unique, error.errno or errno.EIO)
+        except (struct.error, ValueError) as error:
+            log.warning("bad request: opcode %d: %s", opcode, error)
+            return None if opcode in _NO_REPLY else _failed(unique, errno.EINVAL)
+        except Exception:
+            log.exception("opcode %d failed; this is a fault of farwatch's", opcode)
+            return None if opcode in _NO_REPLY else _failed(unique, errno.EIO)
+        if payload is None:
+            return None
+        return _replied(unique, payload)
+
+    def _dispatch(self, request: Request) -> Payload | None:
+        opcode = request.opcode
+        if self.agreed is None:
+            if opcode != Opcode.INIT:
+                raise fail(errno.EIO, "no INIT yet")
+            return self._init(request)
+        if is_reserved(request.uid):
+            with self.view.lock:
+                return self._marked(request)
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            raise fail(errno.ENOSYS)
+        if opcode in _WITHOUT_LOCK:
+            return handler(request)
+        with self.view.lock:
+            if opcode not in _QUIET:
+                self._note_activity()
+            return handler(request)
+
+    def _marked(self, request: Request) -> Payload | None:
+        opcode = request.opcode
+        if opcode == Opcode.LOOKUP:
+            name = names(request.body, 0, 1)[0]
+            if request.node == ROOT_ID and name == self._settings.hidden_name:
+                hidden = self.view.hidden
+                return self.view.entry(hidden, self.view.last_attributes(hidden))
+            if name in (b".", b".."):
+                return self._naming.lookup(request)
+        armed = opcode == Opcode.OPENDIR and self._answers.opens_directory(request)
+        if opcode in _HARMLESS and not armed:
+            return self._handlers[opcode](request)
+        return self._answers.answer(request)
+
+    def _note_activity(self) -> None:
+        """Somebody is active in the client, who may be about to place a watch."""
+        now = time.monotonic()
+        pause = max(_LEAST_SCAN_PAUSE, _SCAN_SHARE * self.interest.scan_seconds)
+        if now - self._scan_asked > pause:
+            self._scan_asked = now
+            self.delivery.ask(BatchFlag.SCAN)
+
+    def _init(self, request: Request) -> Payload:
+        self.agreed, answer = negotiate(request.body, self._settings)
+        self._start()
+        return answer
+
+    def _destroy(self, request: Request) -> Payload:
+        self._files.close()
+        self._directories.close()
+        self.agreed = None
+        return b""
+
+    def _releasedir(self, request: Request) -> Payload:
+        fh = fuse.RELEASE_IN.unpack_from(request.body)[0]
+        self._directories.release(fh)
+        self.channel.closed(fh)
+        return b""
+
+    def _interrupt(self, request: Request) -> Payload | None:
+        (unique,) = fuse.INTERRUPT_IN.unpack_from(request.body)
+        self.delivery.interrupt(unique)
+        return None
+
+    def _is_agent(self, thread: int) -> bool:
+        return self.channel.is_agent(thread)
+
+    def _links_on_disk(self, node: Node) -> int:
+        try:
+            return self._export.getattr(node.key).st_nlink
+        except OSError:
+            return 0
+
+    def _cancel(self, replay: Replay, at: Name) -> None:
+        """The client has changed a name that a replay is about (rule: own after remote)."""
+        if replay.done or replay.cancelled:
+            return
+        replay.cancelled = True
+        self.delivery.add(self._planner.after_cancel(replay, at))
+
+    # The source's thread ---------------------------------------------------------
+
+    def deliver(self, changes: list[Change], own: frozenset[Place]) -> None:
+        """Plans the replays of a settled batch; ``answer`` then says what to send.
+
+        ``own`` are the names that the server itself changed in the batch.
+        """
+        with self.view.lock:
+            self.delivery.add(self._planner.plan(changes, own))
+
+    def answer(self) -> Reply | None:
+        """The answer to the agent's WAIT, if it waits and there is something to say."""
+        if not self.delivery.has_answer:
+            return None
+        with self.view.lock:
+            interrupted = self.delivery.take_interrupted()
+            if interrupted is not None:
+                return _failed(interrupted, errno.EINTR)
+            answer = self.delivery.next_answer()
+        if answer is None:
+            return None
+        return _replied(answer[0], answered(answer[1]))
+
+    @property
+    def reading(self) -> Mask:
+        """The kinds that the source is to be asked for, besides its own."""
+        return self.channel.reading
+
+    def close(self) -> None:
+        """Close everything that the client has left open."""
+        with self.view.lock:
+            self._files.close()
+            self._directories.close()
+
+
+def _replied(unique: int, payload: Payload) -> Reply:
+    return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size + len(payload), 0, unique), payload)
+
+
+def _failed(unique: int, number: int) -> Reply:
+    return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size, -number, unique),)

@@ -1,0 +1,301 @@
+"""What one client kernel believes, and what it may be told.
+
+The client's VFS makes its events by comparing what it believes with what it is
+told, so the two must only meet when a replay says so:
+
+    a name       while a replay of it is on its way (``pending``), every answer about
+                 it is good for this once (entry_valid 0), so that the kernel asks
+                 again when the replay comes; READDIRPLUS does not tell it at all.
+    a link       the count is answered as told: what the disk says, plus the removals
+    count        that are still to be replayed, and never 0 before the last of them.
+                 An inode whose count reached 0 early would be told DELETE_SELF with
+                 no DELETE, one that never reaches it would never be told.
+    a stray      a name that the client has looked up and found to differ from what
+    name         its events have said: a change is on its way, or was lost.  It is
+                 answered truly and for this once; if no event comes to explain it
+                 for ``STRAY_SECONDS`` it is taken for true.
+    a local      when the client changes a name itself, what is still to be replayed
+    change       of that name is out of date: its events are cancelled, but for the
+                 death of the inode that it held.
+
+Every method is called with ``lock`` held.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from stat import S_IFDIR
+from typing import TYPE_CHECKING
+
+from farwatch.abi import fuse
+from farwatch.abi.control import HIDDEN_ID
+from farwatch.export.nodes import Node, NodeTable
+
+if TYPE_CHECKING:
+    from farwatch.session.replay import Replay
+
+ENTRY_SECONDS = 1
+ATTR_SECONDS = 1
+STRAY_SECONDS = 2.0
+_BILLION = 1_000_000_000
+_U32 = 0xFFFF_FFFF
+_U64 = 0xFFFF_FFFF_FFFF_FFFF
+
+Name = tuple[int, bytes]
+"""Node id of a directory, and a name in it."""
+
+
+def encode_device(device: int) -> int:
+    """A device number as the kernel's 32 bits (``new_encode_dev`` of kdev_t.h)."""
+    major, minor = os.major(device), os.minor(device)
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12) & _U32
+
+
+def decode_device(device: int) -> int:
+    """The reverse of ``encode_device``."""
+    return os.makedev((device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12 & 0xFFF00))
+
+
+def pack_attributes(status: os.stat_result, nlink: int) -> bytes:
+    """``fuse_attr`` of an inode, with a link count of its own."""
+    atime, atime_ns = divmod(status.st_atime_ns, _BILLION)
+    mtime, mtime_ns = divmod(status.st_mtime_ns, _BILLION)
+    ctime, ctime_ns = divmod(status.st_ctime_ns, _BILLION)
+    device = status.st_rdev
+    return fuse.ATTR.pack(
+        status.st_ino,
+        status.st_size,
+        status.st_blocks,
+        atime & _U64,
+        mtime & _U64,
+        ctime & _U64,
+        atime_ns,
+        mtime_ns,
+        ctime_ns,
+        status.st_mode,
+        nlink,
+        status.st_uid,
+        status.st_gid,
+        encode_device(device) if device else 0,
+        status.st_blksize & _U32,
+        0,
+    )
+
+
+def ghost_attributes(node: Node, nlink: int) -> bytes:
+    """``fuse_attr`` of an inode that is gone and was never seen: its type, and no more."""
+    permissions = 0o755 if node.is_dir else 0o644
+    mode = node.kind | permissions
+    return fuse.ATTR.pack(node.id, 0, 0, 0, 0, 0, 0, 0, 0, mode, nlink, 0, 0, 0, 4096, 0)
+
+
+_NLINK_OFFSET = 6 * 8 + 4 * 4
+
+
+def with_links(attributes: bytes, nlink: int) -> bytes:
+    """The same ``fuse_attr`` with another link count."""
+    return (
+        attributes[:_NLINK_OFFSET]
+        + nlink.to_bytes(4, "little")
+        + attributes[_NLINK_OFFSET + 4 :]
+    )
+
+
+class View:
+    """What the client kernel has been told; see the top of the file."""
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self.lock = threading.Lock()
+        self.nodes = nodes
+        self.hidden = Node(HIDDEN_ID, b"", S_IFDIR)
+        self.pending: dict[Name, list[Replay]] = {}
+        self.cancel: Callable[[Replay, Name], None] | None = None
+        """Called for each replay that a local change has put out of date."""
+        self.drain = 0
+        """Number of the source's reading that is under way; see ``local_changes``."""
+        self._strays: dict[Name, tuple[Node | None, float]] = {}
+        self._local: dict[Name, int] = {}
+
+    # What the client may be told -------------------------------------------------
+
+    def links(self, node: Node, on_disk: int) -> int:
+        """The link count to tell of a node that has ``on_disk`` links."""
+        if node.is_dir or node.dead:
+            return on_disk
+        return max(on_disk + node.unlinks, 1)
+
+    def attributes(self, node: Node, status: os.stat_result) -> bytes:
+        """``fuse_attr`` to tell of a node, remembered."""
+        nlink = self.links(node, status.st_nlink)
+        node.nlink = nlink
+        node.attr = attributes = pack_attributes(status, nlink)
+        return attributes
+
+    def last_attributes(self, node: Node) -> bytes:
+        """``fuse_attr`` to tell of a node whose inode is gone."""
+        nlink = 0 if node.dead else max(node.unlinks, 1)
+        node.nlink = nlink
+        if not node.attr:
+            node.attr = ghost_attributes(node, nlink)
+        return with_links(node.attr, nlink)
+
+    def entry(self, node: Node, attributes: bytes, seconds: int = ENTRY_SECONDS) -> bytes:
+        """``fuse_entry_out``: counts as a look-up that the client will forget again."""
+        node.lookups += 1
+        return (
+            fuse.ENTRY_OUT_HEAD.pack(
+                node.id,
+                self.nodes.generation_of(node),
+                seconds,
+                ATTR_SECONDS if seconds else 0,
+                0,
+                0,
+            )
+            + attributes
+        )
+
+    def found(self, directory: Node, name: bytes, node: Node) -> int:
+        """The client has asked for a name and will be told this node.
+
+        Returns for how many seconds it may believe it.
+        """
+        at = (directory.id, name)
+        if at in self.pending:
+            self._stray(at, node)
+            return 0
+        told = self.nodes.child(directory, name)
+        if told is node:
+            if self._strays:
+                self._strays.pop(at, None)
+            return ENTRY_SECONDS
+        if told is None or self._stray(at, node):
+            self.nodes.tell(directory, name, node)
+            self._strays.pop(at, None)
+            return ENTRY_SECONDS
+        return 0
+
+    def not_found(self, directory: Node, name: bytes) -> None:
+        """The client has asked for a name and will be told that there is none."""
+        at = (directory.id, name)
+        if at in self.pending:
+            self._stray(at, None)
+        elif self.nodes.child(directory, name) is not None and self._stray(at, None):
+            self.nodes.untell(directory, name)
+            self._strays.pop(at, None)
+
+    def tellable(self, directory: Node, name: bytes, node: Node | None) -> bool:
+        """Whether a listing may tell the client this name along the way."""
+        if (directory.id, name) in self.pending:
+            return False
+        told = self.nodes.child(directory, name)
+        return told is None or told is node
+
+    def believed(self, directory: Node, name: bytes) -> Node | None:
+        """What the client kernel holds under a name, as far as it was told."""
+        stray = self._strays.get((directory.id, name))
+        return stray[0] if stray is not None else self.nodes.child(directory, name)
+
+    def is_stray(self, directory: Node, name: bytes) -> bool:
+        """Whether the client has found a name to differ from what events have said."""
+        return (directory.id, name) in self._strays
+
+    def _stray(self, at: Name, node: Node | None) -> bool:
+        """Notes a stray name; True if it has been so for long enough to be true."""
+        now = time.monotonic()
+        since = self._strays.setdefault(at, (node, now))[1]
+        self._strays[at] = (node, since)
+        return now - since > STRAY_SECONDS and at not in self.pending
+
+    # What the client does itself -------------------------------------------------
+
+    def created(self, directory: Node, name: bytes, node: Node) -> None:
+        """The client has made a name."""
+        self.local_change(directory, name)
+        self.nodes.tell(directory, name, node)
+
+    def removed(self, directory: Node, name: bytes) -> None:
+        """The client has removed a name; its kernel has counted the link itself."""
+        believed = self.believed(directory, name)
+        self.local_change(directory, name)
+        self.nodes.untell(directory, name)
+        if believed is not None:
+            self.unlinked(believed)
+
+    def moved(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
+        """The client has renamed a name, perhaps over another."""
+        node = self.believed(old, old_name)
+        replaced = self.believed(new, new_name)
+        self.local_change(old, old_name)
+        self.local_change(new, new_name)
+        self.nodes.untell(old, old_name)
+        self.nodes.untell(new, new_name)
+        if node is not None:
+            self.nodes.tell(new, new_name, node)
+        if replaced is not None and replaced is not node:
+            self.unlinked(replaced)
+
+    def exchanged(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
+        """The client has exchanged two names."""
+        self.local_change(old, old_name)
+        self.local_change(new, new_name)
+        self.nodes.exchange(old, old_name, new, new_name)
+
+    def unlinked(self, node: Node) -> None:
+        """The client's kernel has counted one link less."""
+        node.nlink = 0 if node.is_dir else max(node.nlink - 1, 0)
+        if node.nlink == 0:
+            node.dead = True
+
+    def local_change(self, directory: Node, name: bytes) -> None:
+        """Cancels what is still to be replayed of a name that the client changes."""
+        at = (directory.id, name)
+        self._strays.pop(at, None)
+        self._local[at] = self.drain
+        replays = self.pending.get(at)
+        if replays and self.cancel is not None:
+            for replay in list(replays):
+                self.cancel(replay, at)
+
+    def changed_since(self, directory: Node, name: bytes) -> bool:
+        """Whether the client changed a name after the source's reading began.
+
+        Such a change's own record may not have been read yet: what has been read of
+        the name came before it.
+        """
+        return self._local.get((directory.id, name), -1) >= self.drain
+
+    def begin_drain(self) -> None:
+        """The source is about to be read until it is empty."""
+        self.drain += 1
+
+    def end_drain(self) -> None:
+        """What was read is planned: changes made before that reading are history."""
+        if self._local:
+            drain = self.drain
+            self._local = {at: made for at, made in self._local.items() if made >= drain}
+
+    # What is on its way ----------------------------------------------------------
+
+    def expect(self, replay: Replay) -> None:
+        """A replay is on its way: its names are pending, its nodes are kept."""
+        for directory, name in replay.names():
+            at = (directory.id, name)
+            self._strays.pop(at, None)
+            self.pending.setdefault(at, []).append(replay)
+        for node in replay.nodes():
+            self.nodes.pin(node)
+
+    def arrived(self, replay: Replay) -> None:
+        """A replay is over, done or not."""
+        for directory, name in replay.names():
+            at = (directory.id, name)
+            replays = self.pending.get(at)
+            if replays is not None:
+                replays.remove(replay)
+                if not replays:
+                    del self.pending[at]
+        for node in replay.nodes():
+            self.nodes.unpin(node)

@@ -1,0 +1,1 @@
+"""Where changes come from: each source gives a stream of records."""

@@ -1,0 +1,1 @@
+"""Where request bytes come from and reply bytes go."""

@@ -1,0 +1,109 @@
+"""Requests and replies through /dev/fuse.
+
+One read(2) gives one whole request, one writev(2) takes one whole reply or notification
+(fs/fuse/dev.c).  The buffer for reading must hold the largest WRITE and its headers, or
+the kernel refuses to give anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Sequence
+from stat import S_IFDIR
+from types import TracebackType
+from typing import Self
+
+from farwatch.linux import mounts
+from farwatch.session.request import Payload
+
+log = logging.getLogger(__name__)
+
+FSTYPE = b"fuse.farwatch"
+_DEVICE = "/dev/fuse"
+_HEADERS = 4096
+_NOTHING_YET = frozenset((errno.EINTR, errno.EAGAIN, errno.ENOENT))
+"""ENOENT: the request was interrupted before it could be read."""
+_GONE = frozenset((errno.ENODEV, errno.EBADF))
+"""ENODEV: the file system was unmounted, or its connection aborted."""
+
+
+class DevFuse:
+    """A connection to the kernel.  Owns the descriptor of /dev/fuse."""
+
+    def __init__(self, max_write: int) -> None:
+        """Opens /dev/fuse.  Raises OSError."""
+        self._fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        self._buffer = memoryview(bytearray(max_write + _HEADERS))
+
+    def fileno(self) -> int:
+        """The descriptor, which stays owned here."""
+        return self._fd
+
+    def mount(self, source: bytes, target: bytes, flags: int) -> None:
+        """Mounts this connection at ``target``.  Raises OSError as mount(2) does.
+
+        Everybody may use it (``allow_other``), and the kernel checks permissions
+        (``default_permissions``).
+        """
+        options = b"fd=%d,rootmode=%o,user_id=0,group_id=0,allow_other,default_permissions" % (
+            self._fd,
+            S_IFDIR,
+        )
+        mounts.mount(source, target, FSTYPE, flags, options)
+
+    def serve(
+        self,
+        receive: Callable[[memoryview], Sequence[Payload] | None],
+        after: Callable[[], None],
+    ) -> None:
+        """Answers requests until the file system is gone.
+
+        ``receive`` answers one request; ``after`` is called after each.
+        """
+        fd, buffer = self._fd, self._buffer
+        buffers = [buffer]
+        readv = os.readv
+        while True:
+            try:
+                size = readv(fd, buffers)
+            except OSError as error:
+                if error.errno in _NOTHING_YET:
+                    continue
+                if error.errno in _GONE:
+                    return
+                raise
+            reply = receive(buffer[:size])
+            if reply is not None:
+                self.send(reply)
+            after()
+
+    def send(self, reply: Sequence[Payload]) -> None:
+        """Writes one reply.  From any thread.
+
+        A reply that nobody waits for any more (ENOENT) is dropped.
+        """
+        try:
+            os.writev(self._fd, reply)
+        except OSError as error:
+            if error.errno == errno.ENOENT or error.errno in _GONE:
+                return
+            log.error("the kernel refused a reply: %s", error.strerror)
+
+    def close(self) -> None:
+        """Close the descriptor: with its last copy the connection ends."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,162 @@
+"""The harness's end of the pipe to the watching program (``watcher.py``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple
+
+PROGRAM = Path(__file__).with_name("watcher.py")
+ANSWER_SECONDS = 20.0
+"""How long the watching program may take to answer, or an event to arrive.
+Only a failure lasts that long."""
+
+
+class Silence(AssertionError):
+    """The watching program did not answer, or an event did not arrive, in time."""
+
+
+class Refused(Exception):
+    """A request failed in the client; ``name`` is the errno's."""
+
+    def __init__(self, name: str, about: str) -> None:
+        super().__init__(about)
+        self.name = name
+
+
+class RawEvent(NamedTuple):
+    """One event as the watching program read it."""
+
+    group: str
+    watch: str
+    mask: int
+    cookie: int
+    name: str
+    at: int
+    """CLOCK_MONOTONIC of the client when it read the event, nanoseconds."""
+
+
+class Client:
+    """A running watching program, over any pair of byte streams."""
+
+    def __init__(self, requests: IO[bytes], answers: IO[bytes], name: str) -> None:
+        self.name = name
+        self.events: list[RawEvent] = []
+        self._requests = requests
+        self._answers = answers
+        self._rest = b""
+        self._number = 0
+        self._replies: dict[int, dict[str, str]] = {}
+        self._sentinels: set[tuple[str, str]] = set()
+
+    def ask(self, do: str, **arguments: object) -> str:
+        """Send one request and return its answer.
+
+        Raises Refused when the client's system call failed, Silence when there
+        is no answer within ANSWER_SECONDS.
+        """
+        return self.answer(self.send(do, **arguments))
+
+    def send(self, do: str, **arguments: object) -> int:
+        """Send one request without waiting; returns the number to ask ``answer`` for."""
+        self._number += 1
+        message = {"n": self._number, "do": do, **arguments}
+        try:
+            self._requests.write(json.dumps(message).encode() + b"\n")
+            self._requests.flush()
+        except BrokenPipeError:
+            raise Silence(f"{self.name}: the watching program has ended") from None
+        return self._number
+
+    def answer(self, number: int, seconds: float = ANSWER_SECONDS) -> str:
+        deadline = time.monotonic() + seconds
+        while number not in self._replies:
+            self._read(deadline, "an answer")
+        reply = self._replies.pop(number)
+        if "error" in reply:
+            raise Refused(reply["error"], reply["about"])
+        return reply["answer"]
+
+    def wait_for_sentinel(self, name: str, groups: Sequence[str]) -> None:
+        """Return when every group has heard of the sentinel file ``name``."""
+        wanted = {(group, name) for group in groups}
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not wanted <= self._sentinels:
+            missing = ", ".join(sorted(group for group, _ in wanted - self._sentinels))
+            self._read(deadline, f"the event of sentinel {name} (group {missing})")
+        self._sentinels -= wanted
+
+    def forget(self) -> None:
+        """Drop what has been collected."""
+        self.events.clear()
+        self._sentinels.clear()
+
+    def _read(self, deadline: float, what: str) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+            raise Silence(f"{self.name}: {what} did not come within {ANSWER_SECONDS:.0f} s")
+        data = os.read(self._answers.fileno(), 1 << 20)
+        if not data:
+            raise Silence(f"{self.name}: the watching program ended while {what} was awaited")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+
+    def _take(self, message: dict[str, object]) -> None:
+        if "n" in message:
+            self._replies[int(str(message["n"]))] = {
+                key: str(value) for key, value in message.items()
+            }
+        elif message["watch"] == "sentinel":
+            self._sentinels.add((str(message["group"]), str(message["name"])))
+        else:
+            numbers = {key: int(str(message[key])) for key in ("mask", "cookie", "at")}
+            words = {key: str(message[key]) for key in ("group", "watch", "name")}
+            self.events.append(RawEvent(**words, **numbers))  # type: ignore[arg-type]
+
+
+class LocalClient(Client):
+    """The watching program as a child process on this machine."""
+
+    def __init__(self, watching: str, name: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), watching],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        assert self._process.stdin and self._process.stdout
+        super().__init__(self._process.stdin, self._process.stdout, name)
+
+    def __enter__(self) -> LocalClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the program; SIGKILL, for it may hang in the mount under test."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+        try:
+            self._process.wait(ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Silence(f"{self.name}: the watching program cannot be killed") from None

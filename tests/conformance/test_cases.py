@@ -1,0 +1,88 @@
+"""Every case natively against its expected part, and behind a mount against the native run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.play import Speed, Verdict, compared_full, compared_paced, play
+from tests.conformance.script import (
+    Case,
+    all_cases,
+    compare_at_full_speed,
+    expected_outcome,
+    parse_script,
+    reads,
+)
+from tests.conformance.stream import READING, compare_paced
+from tests.conftest import Mounts
+from tests.stage import FarwatchStage, NativeStage
+
+CASES = all_cases()
+EXPORT_ROOT = """
+watch root . CHANGES
+mkdir d
+write d/x hello
+write x hello
+append x more
+chmod x 600
+rename x y
+rename d/x x
+unlink y
+rmdir d
+local write z hello
+sync
+local unlink z
+list .
+"""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.root if case.needs_root else ()) for case in CASES],
+    ids=str,
+)
+def test_natively(case: Case, native: NativeStage) -> None:
+    spec, seen = expected_outcome(case), play(native, case.steps, Speed.FULL)
+    Verdict(compare_paced(spec, seen), spec, seen, 0).require_equal("native")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_paced(case: Case, native: NativeStage, mounts: Mounts) -> None:
+    stage = mounts.stage(reading=reads(case.steps))
+    compare = compare_at_full_speed(case)
+    compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("case", [case for case in CASES if case.full != "no"], ids=str)
+def test_at_full_speed(case: Case, native: NativeStage, mounts: Mounts) -> None:
+    stage = mounts.stage(reading=reads(case.steps))
+    compare = compare_at_full_speed(case)
+    compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+@pytest.mark.root
+def test_watch_on_the_root_of_the_export() -> None:
+    steps = parse_script(EXPORT_ROOT)
+    with NativeStage() as native, FarwatchStage() as stage:
+        compared_paced(native, stage, steps, base="").require_equal(stage.name)
+    with NativeStage() as native, FarwatchStage() as stage:
+        compared_full(native, stage, steps, base="").require_equal(stage.name)
+
+
+@pytest.mark.root
+def test_reading_is_asked_for_while_somebody_wants_it() -> None:
+    steps = parse_script(
+        """
+        write x hello
+        watch quiet x CHANGES
+        read x
+        watch x x ALL
+        read x
+        """
+    )
+    with NativeStage() as native, FarwatchStage() as stage:
+        assert not stage.source_mask() & READING
+        compared_full(native, stage, steps).require_equal(stage.name)
+        stage.wait_for_no_reading()

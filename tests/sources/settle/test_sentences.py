@@ -1,0 +1,462 @@
+"""The rules, one sentence at a time: records as they are read, changes as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from farwatch.events import Change, Key, Mask, Place, Record
+from farwatch.sources.settle import _CREATE, UNKNOWN, Holder, Settler, _Walk
+
+OWN = 9
+DIRECTORY = b"dir"
+
+
+def place(name: str) -> Place:
+    """``x`` is a name in one directory, ``d/x`` one in the directory whose key is ``d``."""
+    directory, _, last = name.rpartition("/")
+    return Place(directory.encode() or DIRECTORY, last.encode())
+
+
+def record(text: str) -> Record:
+    """``MASK name node [new name] [thread]``, as ``CREATE|MODIFY x i`` or ``RENAME x i y @2``."""
+    words = text.split()
+    thread = int(words.pop()[1:]) if words[-1].startswith("@") else 1
+    mask = 0
+    for word in words[0].split("|"):
+        mask |= Mask[word]
+    if words[1] == "-":
+        return Record(mask, thread, None, words[2].encode())
+    if words[1].endswith("/."):
+        return Record(mask, thread, place(words[1]), None)
+    new = place(words[3]) if len(words) > 3 else None
+    return Record(mask, thread, place(words[1]), words[2].encode(), new)
+
+
+def said(change: Change) -> str:
+    """A change in the notation of the cases."""
+    names = [change.kind.name]
+    for end, node in ((change.place, change.node), (change.new_place, change.other)):
+        if end is not None:
+            mine = end.name.decode()
+            inside = "" if end.directory == DIRECTORY else end.directory.decode() + "/"
+            names.append(inside + mine)
+        elif node is not None or change.new_place is not None:
+            names.append("-")
+        if node is not None:
+            names.append(node.decode())
+    return " ".join(names) + (" (linked)" if change.linked else "")
+
+
+class Case(NamedTuple):
+    """What is read, what the disk and the client hold, what is to be told."""
+
+    title: str
+    records: str
+    changes: str
+    disk: str = ""
+    told: str = ""
+
+
+def held(text: str) -> dict[Place, Key | None]:
+    """``x=i y=`` : x holds i, y is free."""
+    pairs = (pair.split("=") for pair in text.split())
+    return {place(name): node.encode() or None for name, node in pairs}
+
+
+def settle(case: Case, settler: Settler | None = None) -> list[str]:
+    """What is told of a case; names that it does not mention are unknown."""
+    settler = settler or Settler({OWN})
+    told = held(case.told)
+
+    def client(name: Place) -> Holder:
+        return told.get(name, UNKNOWN)
+
+    records = [record(line) for line in case.records.split(";") if line.strip()]
+    assert settler.places(records) >= set(held(case.disk))
+    return [said(change) for change in settler.settle(records, held(case.disk), client)]
+
+
+def lines(text: str) -> list[str]:
+    """The changes of a case."""
+    return [line.strip() for line in text.split(";") if line.strip()]
+
+
+PACED = [
+    Case("a new file", "CREATE x i", "CREATE x i"),
+    Case(
+        "a merged mask is told in the order in which a file lives",
+        "CLOSE_NOWRITE|CLOSE_WRITE|ATTRIB|MODIFY|ACCESS|OPEN|CREATE x i",
+        "CREATE x i; OPEN x i; ACCESS x i; MODIFY x i; ATTRIB x i; CLOSE_WRITE x i;"
+        "CLOSE_NOWRITE x i",
+    ),
+    Case(
+        "an unlink explains the link count before it; the death is told last",
+        "ATTRIB|DELETE_SELF - i; DELETE x i",
+        "DELETE x i; DEATH - i",
+    ),
+    Case("a link explains it too, and is marked", "ATTRIB - i; CREATE y i", "CREATE y i (linked)"),
+    Case(
+        "a rename over a target explains the count that follows it",
+        "RENAME x i y; ATTRIB|DELETE_SELF - j",
+        "RENAME x i y; DEATH - j",
+        told="x=i y=j",
+    ),
+    Case(
+        "also where the client was never told what was replaced",
+        "RENAME x i y; ATTRIB|DELETE_SELF - j",
+        "RENAME x i y; DEATH - j",
+    ),
+    Case(
+        "a directory's own attributes are nobody's link count",
+        "ATTRIB|ISDIR d/. -",
+        "ATTRIB - d",
+    ),
+    Case(
+        "a directory's death comes before its DELETE, and is told after",
+        "DELETE_SELF|ISDIR d/. -; DELETE|ISDIR x d",
+        "DELETE x d; DEATH - d",
+    ),
+    Case(
+        "two halves of an exchange are one change",
+        "RENAME x i y; RENAME y j x",
+        "EXCHANGE x i y j",
+        told="x=i y=j",
+    ),
+    Case(
+        "also if another thread's record came between them",
+        "RENAME x i y; MODIFY z k @2; RENAME y j x",
+        "EXCHANGE x i y j; MODIFY z k",
+        told="x=i y=j",
+    ),
+    Case("a node that could not be encoded is told as it was read", "MODIFY x -", "MODIFY x -"),
+    Case("an overflow is told", "Q_OVERFLOW - ?", "OVERFLOW"),
+]
+
+MERGED = [
+    Case(
+        "FACTS: create q, rename q r, rename r q, unlink q",
+        "CREATE|CLOSE_WRITE|DELETE q i; RENAME q i r; RENAME r i q; ATTRIB|DELETE_SELF - i",
+        "CREATE q i; CLOSE_WRITE q i; RENAME q i r; RENAME r i q; DELETE q i; DEATH - i",
+        disk="q=",
+        told="q= r=",
+    ),
+    Case(
+        "FACTS: create q, link q r, unlink q, link r q",
+        "CREATE|CLOSE_WRITE|DELETE q i; ATTRIB - i; CREATE r i",
+        "CREATE q i; CLOSE_WRITE q i; CREATE r i (linked); DELETE q i; CREATE q i (linked)",
+        disk="q=i",
+        told="q= r=",
+    ),
+    Case(
+        "FACTS: create x, create y, append x, unlink x",
+        "CREATE|MODIFY|CLOSE_WRITE|DELETE x i; CREATE|CLOSE_WRITE y j; ATTRIB|DELETE_SELF - i",
+        "CREATE x i; MODIFY x i; CLOSE_WRITE x i; CREATE y j; CLOSE_WRITE y j; DELETE x i;"
+        "DEATH - i",
+        disk="x=",
+        told="x= y=",
+    ),
+    Case(
+        "CREATE: an occupied name first pays the DELETE that it owes",
+        "CREATE|DELETE x i; CREATE x j",
+        "CREATE x i; DELETE x i; CREATE x j",
+        disk="x=j",
+        told="x=",
+    ),
+    Case(
+        "both bits, and the name holds the node: DELETE, and CREATE is owed",
+        "ATTRIB - i; DELETE|CREATE x i; CREATE y j",
+        "DELETE x i; CREATE y j; CREATE x i (linked)",
+        disk="x=i",
+        told="x=i y=",
+    ),
+    Case(
+        "both bits, the name held the node and is free now: gone, come, and gone",
+        "ATTRIB - i; DELETE|CREATE x i",
+        "DELETE x i; CREATE x i (linked); DELETE x i",
+        disk="x=",
+        told="x=i",
+    ),
+    Case(
+        "both bits, and nothing is known of the name: a temporary file",
+        "CREATE|DELETE x i",
+        "CREATE x i; DELETE x i",
+        disk="x=",
+    ),
+    Case(
+        "RENAME: what makes the name hold the node is paid before",
+        "ATTRIB - i; DELETE|CREATE x i; RENAME x i y",
+        "DELETE x i; CREATE x i (linked); RENAME x i y",
+        disk="x=",
+        told="x=i y=",
+    ),
+    Case(
+        "RENAME onto a name that owes a DELETE: that is paid before",
+        "CREATE|DELETE y j; CREATE x i; RENAME x i y",
+        "CREATE y j; CREATE x i; DELETE y j; RENAME x i y",
+        disk="x= y=i",
+        told="x= y=",
+    ),
+    Case(
+        "a DELETE that was put before a rename by a write is told after it",
+        "MODIFY|DELETE x i; RENAME x i y; RENAME y i x; ATTRIB - i",
+        "MODIFY x i; RENAME x i y; RENAME y i x; DELETE x i",
+        disk="x=",
+        told="x=i y=",
+    ),
+    Case(
+        "a DELETE told by another thread can have happened twice: the disk demands it",
+        "ATTRIB - i; DELETE x i; ATTRIB - i @2; CREATE x i @2",
+        "DELETE x i; CREATE x i (linked); DELETE x i",
+        disk="x=",
+        told="x=i",
+    ),
+    Case(
+        "what no record speaks of is not invented",
+        "CREATE|DELETE x i",
+        "CREATE x i; DELETE x i",
+        disk="x=j",
+        told="x=",
+    ),
+    Case(
+        "not even a second CREATE, if no link count was reported: it was renamed back since",
+        "CREATE x i; RENAME x i y",
+        "CREATE x i; RENAME x i y",
+        disk="x=i",
+        told="x= y=",
+    ),
+    Case(
+        "a CREATE that can only have happened before another is paid before it",
+        "ATTRIB - i; DELETE|CREATE x i; CREATE x j",
+        "DELETE x i; CREATE x i (linked); DELETE x i; CREATE x j",
+        disk="x=j",
+        told="x=i",
+    ),
+    Case(
+        "two renames of one node there and back are two",
+        "RENAME x i y; RENAME y i x",
+        "RENAME x i y; RENAME y i x",
+        disk="x=i y=",
+        told="x=i y=",
+    ),
+    Case(
+        "and, where the disk says so, three: the third was merged with the first",
+        "RENAME x i y; RENAME y i x",
+        "RENAME x i y; RENAME y i x; RENAME x i y",
+        disk="x= y=i",
+        told="x=i y=",
+    ),
+    Case(
+        "so can a third exchange be",
+        "RENAME x i y; RENAME y j x; RENAME x j y; RENAME y i x",
+        "EXCHANGE x i y j; EXCHANGE x j y i; EXCHANGE x i y j",
+        disk="x=j y=i",
+        told="x=i y=j",
+    ),
+    Case(
+        "before a directory goes, everything in it goes",
+        "CREATE|DELETE|ISDIR x d; CREATE|DELETE d/y i; ATTRIB|DELETE_SELF - i;"
+        "DELETE_SELF|ISDIR d/. -",
+        "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - i; DEATH - d",
+        disk="x= d/y=",
+        told="x= d/y=",
+    ),
+    Case(
+        "a write through a descriptor after the unlink is merged with it: it is told before",
+        "ATTRIB - i; DELETE|MODIFY|CLOSE_WRITE x i",
+        "MODIFY x i; CLOSE_WRITE x i; DELETE x i",
+        told="x=i",
+    ),
+]
+
+SERVER = [
+    Case("what the server did itself is not told", "CREATE|MODIFY x i @9", ""),
+    Case("nor its link counts and deaths", "ATTRIB|DELETE_SELF - i @9; DELETE x i @9", ""),
+    Case(
+        "rule 11: made again by the client; of the old inode only its end is told",
+        "ATTRIB|DELETE_SELF - i; DELETE x i; CREATE x j @9",
+        "DELETE - i; DEATH - i",
+        told="x=i",
+    ),
+    Case(
+        "a write before it is told to the node alone",
+        "MODIFY x i; DELETE x i @9",
+        "MODIFY - i",
+        told="x=i",
+    ),
+    Case("a CREATE is not told any more", "CREATE x i; DELETE x i @9", "", told="x="),
+    Case(
+        "the other half of a rename still is: it came from nowhere",
+        "RENAME x i y; CREATE x j @9",
+        "RENAME - i y",
+        told="x=i y=",
+    ),
+    Case(
+        "or went nowhere; and what it replaced still dies",
+        "RENAME x i y; ATTRIB|DELETE_SELF - j; DELETE y i @9",
+        "RENAME x i; DELETE - j; DEATH - j",
+        told="x=i y=j",
+    ),
+    Case(
+        "an exchange falls into two halves",
+        "RENAME x i y; RENAME y j x; DELETE x j @9",
+        "RENAME y j; RENAME - i y",
+        told="x=i y=j",
+    ),
+    Case("both halves of a rename", "RENAME x i y; RENAME y i x @9", "", told="x=i y="),
+    Case(
+        "what was done after it is told",
+        "DELETE x i; CREATE x j @9; DELETE x j",
+        "DELETE - i; DELETE x j",
+        told="x=i",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", PACED + MERGED + SERVER, ids=lambda case: case.title)
+def test_sentence(case: Case) -> None:
+    assert settle(case) == lines(case.changes)
+
+
+@pytest.mark.parametrize("case", PACED, ids=lambda case: case.title)
+def test_what_is_read_at_once_needs_nothing_of_the_disk(case: Case) -> None:
+    records = [record(line) for line in case.records.split(";")]
+    assert Settler().places(records) == set()
+
+
+def told_of(settler: Settler, text: str, *, flush: bool = False, told: str = "") -> list[str]:
+    """One more batch of a sequence."""
+    holds = held(told)
+    records = [record(line) for line in text.split(";") if line.strip()]
+    disk = dict.fromkeys(settler.places(records))
+    changes = settler.settle(records, disk, lambda at: holds.get(at, UNKNOWN), flush=flush)
+    return [said(change) for change in changes]
+
+
+class TestAcrossBatches:
+    """What waits for its explanation, from one batch to the next."""
+
+    def test_a_link_count_waits_for_its_unlink(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i") == []
+        assert settler.carrying
+        assert told_of(settler, "DELETE x i") == ["DELETE x i"]
+        assert not settler.carrying
+
+    def test_and_a_link_that_explains_it_is_marked(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i") == []
+        assert told_of(settler, "CREATE x i") == ["CREATE x i (linked)"]
+        assert told_of(settler, "", flush=True) == []
+
+    def test_the_death_waits_with_it(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB|DELETE_SELF - i") == []
+        assert told_of(settler, "DELETE x i") == ["DELETE x i", "DEATH - i"]
+
+    def test_a_directorys_death_waits_for_its_delete(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "DELETE_SELF|ISDIR d/. -") == []
+        assert told_of(settler, "DELETE|ISDIR x d") == ["DELETE x d", "DEATH - d"]
+
+    def test_the_last_close_of_a_deleted_file_waits_for_nothing(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i; DELETE x i") == ["DELETE x i"]
+        assert told_of(settler, "CLOSE_WRITE x i @2; DELETE_SELF - i @2") == [
+            "CLOSE_WRITE x i",
+            "DEATH - i",
+        ]
+
+    def test_a_count_that_nothing_explains_is_told_once_the_queue_was_empty(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i") == []
+        assert told_of(settler, "MODIFY y j @2") == ["MODIFY y j"]
+        assert told_of(settler, "", flush=True) == ["ATTRIB - i (linked)"]
+        assert told_of(settler, "", flush=True) == []
+
+    def test_or_once_its_thread_has_gone_on(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i") == []
+        assert told_of(settler, "MODIFY y j") == ["MODIFY y j", "ATTRIB - i (linked)"]
+
+    def test_the_count_of_what_a_rename_replaced_may_come_later(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
+        assert told_of(settler, "ATTRIB|DELETE_SELF - j") == ["DEATH - j"]
+        assert not settler.carrying
+
+    def test_half_an_exchange_waits_for_the_other(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
+        assert settler.carrying
+        assert told_of(settler, "RENAME y j x", told="x=i y=j") == ["EXCHANGE x i y j"]
+        assert not settler.carrying
+
+    def test_but_not_for_ever(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
+        assert told_of(settler, "", flush=True, told="x=i y=j") == ["RENAME x i y"]
+
+    def test_what_the_disk_demanded_is_not_told_again(self) -> None:
+        settler = Settler()
+        batch = "ATTRIB - i; DELETE x i; ATTRIB - i @2; CREATE x i @2"
+        expected = ["DELETE x i", "CREATE x i (linked)", "DELETE x i"]
+        assert told_of(settler, batch, told="x=i") == expected
+        assert told_of(settler, "ATTRIB - i; DELETE x i", told="x=") == []
+        assert told_of(settler, "ATTRIB - i; CREATE x i", told="x=") == ["CREATE x i (linked)"]
+        assert told_of(settler, "ATTRIB - i; DELETE x i", told="x=i") == ["DELETE x i"]
+
+    def test_a_death_by_the_servers_close_is_told_if_a_delete_was(self) -> None:
+        settler = Settler({OWN})
+        assert told_of(settler, "ATTRIB - i; DELETE x i") == ["DELETE x i"]
+        assert told_of(settler, "DELETE_SELF - i @9") == ["DEATH - i"]
+
+
+def case_of(title: str) -> Case:
+    """The case of that title."""
+    return next(case for case in MERGED + PACED + SERVER if case.title.startswith(title))
+
+
+Proof = Case | Callable[[], None]
+RULES: dict[str, tuple[Callable[..., object], Proof]] = {
+    "not_anticipated": (
+        lambda walk, bits, name, node: bits,
+        TestAcrossBatches().test_what_the_disk_demanded_is_not_told_again,
+    ),
+    "other_half": (lambda *_: None, case_of("two halves")),
+    "make_way": (lambda *_: None, case_of("RENAME onto a name")),
+    "make_hold": (lambda *_: None, case_of("RENAME: what makes")),
+    "make_free": (lambda *_: None, case_of("CREATE: an occupied")),
+    "creates_here": (lambda *_: True, case_of("both bits, and the name holds")),
+    "deletes_here": (lambda *_: True, case_of("a DELETE that was put")),
+    "pay_all": (lambda *_: None, case_of("both bits, the name held")),
+    "repeat_renames": (lambda *_: None, case_of("and, where the disk says so")),
+    "demand": (lambda *_: None, case_of("FACTS: create q, link")),
+    "may_be_linked": (
+        lambda walk, name, node: name.can(_CREATE, node),
+        case_of("not even a second"),
+    ),
+    "pay_before": (lambda *_: None, case_of("a CREATE that can only")),
+    "empty_directory": (lambda *_: None, case_of("before a directory")),
+    "explanations": (lambda *_: set(), case_of("an unlink explains")),
+    "may_be_explained": (
+        lambda *_: False,
+        TestAcrossBatches().test_a_link_count_waits_for_its_unlink,
+    ),
+    "meet_expectation": (lambda *_: None, case_of("also where the client")),
+    "supersede": (lambda *_: None, case_of("rule 11")),
+}
+"""Each rule, what switches it off, and what then fails."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_without_the_rule_its_sentence_fails(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    instead, proof = RULES[rule]
+    monkeypatch.setattr(_Walk, rule, instead)
+    if isinstance(proof, Case):
+        assert settle(proof) != lines(proof.changes)
+    else:
+        with pytest.raises(AssertionError):
+            proof()
