@@ -116,6 +116,15 @@ class Stage(ABC):
         self._sentinels += 1
         return f"s{self._sentinels}"
 
+    def settle(self) -> None:
+        """Return when every change so far has been told: no watch placed now will hear of it."""
+        client, name = self.client(), "settle"
+        client.ask("start", base="")
+        client.ask("group", group=name)
+        client.wait_for_sentinel(self.sentinel(), [name])
+        client.ask("stop")
+        client.forget()
+
     def fresh(self) -> str:
         """A new empty directory in ``acting``, and one in ``outside``: their common name."""
         self._sentinels += 1

@@ -309,15 +309,15 @@ def compared_paced(
     then what holds ``at_full_speed`` must hold, and with a longer pause the full order.
     """
     spec = play(native, steps, Speed.FULL, base)
+    verdict = Verdict([], spec, spec, 0)
     for pace in (PACE_SECONDS, *SLOWER_PACES):
         seen = play(stage, steps, Speed.PACED, base, pace)
         problems = compare_paced(spec, seen)
         lagging = at_full_speed(spec, seen) if problems else []
-        if lagging or not problems:
-            return Verdict(problems + lagging, spec, seen, pace)
-        if base is not None:
+        verdict = Verdict(problems + lagging, spec, seen, pace)
+        if lagging or not problems or base is not None:
             break
-    return Verdict(problems, spec, seen, pace)
+    return verdict
 
 
 def compared_full(

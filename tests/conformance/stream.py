@@ -217,8 +217,8 @@ def compare_end(spec: Outcome, seen: Outcome) -> list[str]:
     client's view of the tree.
     """
     problems = list(wrong_last_words(seen).values())
-    for watch in sorted(_ended(spec) ^ _ended(seen)):
-        problems.append(f"{watch}: {'no' if watch in _ended(spec) else 'unexpected'} IGNORED")
+    problems += [f"{watch}: no IGNORED" for watch in sorted(_ended(spec) - _ended(seen))]
+    problems += [f"{watch}: IGNORED" for watch in sorted(_ended(seen) - _ended(spec))]
     return problems + incoherence(seen)
 
 

@@ -207,9 +207,9 @@ def equal_full(native: Stage, mounts: Mounts, steps: list[Step]) -> None:
 @settings(max_examples=PACED_EXAMPLES)
 def test_two_native_runs_are_equal(native: NativeStage, steps: list[Step]) -> None:
     """The histories themselves are reproducible, and the comparison does not cry wolf."""
-    runs = [play(native, steps, Speed.FULL) for _ in range(2)]
-    problems = compare_paced(*runs) + compare_full(*runs)
-    require(Verdict(problems, *runs, 0), steps, native)
+    one, other = (play(native, steps, Speed.FULL) for _ in range(2))
+    problems = compare_paced(one, other) + compare_full(one, other)
+    require(Verdict(problems, one, other, 0), steps, native)
 
 
 def lose_move_self(events: list[RawEvent]) -> None:

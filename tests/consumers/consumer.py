@@ -129,6 +129,7 @@ def prepared(stage: Stage, script: str) -> tuple[Path, str]:
     """A fresh directory that the script has filled: to act in, and as the client names it."""
     base = stage.fresh()
     act(stage.acting / base, script)
+    stage.settle()
     return stage.acting / base, f"{stage.watching}/{base}"
 
 

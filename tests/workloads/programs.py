@@ -74,7 +74,8 @@ def repository(directory: Path) -> None:
     work.mkdir()
     small_tree(work)
     script = """
-    git init -q -b main; git config gc.auto 0; git config core.hooksPath /dev/null
+    git init -q -b main; git config core.hooksPath /dev/null
+    git config gc.auto 0; git config maintenance.auto false  # they would go on after git's end
     git add -A; git commit -qm first
     git checkout -qb other
     mkdir -p new/sub; echo new > new/sub/file; git rm -rq dir4; echo changed >> dir0/two

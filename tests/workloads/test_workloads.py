@@ -25,8 +25,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.client import ANSWER_SECONDS, Client, LocalClient, Silence
-from tests.conformance.play import Speed, require_equal
-from tests.conformance.stream import Outcome, events_of, mask_of
+from tests.conformance.play import Verdict
+from tests.conformance.stream import Outcome, compare_full, events_of, mask_of
 from tests.conformance.watcher import Actor
 from tests.stage import FarwatchStage, Stage
 from tests.workloads.programs import WORKLOADS, Workload
@@ -65,6 +65,7 @@ def both_watched(workload: Workload, stage: Stage) -> None:
     base = stage.fresh()
     root = stage.acting / base
     workload.prepare(root)
+    stage.settle()
     paths = directories(root)
     client = stage.client()
     try:
@@ -79,10 +80,11 @@ def both_watched(workload: Workload, stage: Stage) -> None:
     except BaseException:
         stage.drop_client()
         raise
-    require_equal(Speed.FULL, surviving(spec, root), surviving(seen, root), stage.name)
+    spec, seen = surviving(spec), surviving(seen)
+    Verdict(compare_full(spec, seen), spec, seen, 0).require_equal(stage.name)
 
 
-def surviving(seen: Outcome, root: Path) -> Outcome:
+def surviving(seen: Outcome) -> Outcome:
     """Directories that were removed and made again are others than those watched."""
     kept = {path: names for path, names in seen.disk.items() if died(seen, path) is False}
     return seen._replace(disk=kept)
@@ -128,6 +130,7 @@ def recursively_known(workload: Workload, stage: Stage) -> None:
     base = stage.fresh()
     root = stage.acting / base
     workload.prepare(root)
+    stage.settle()
     with recursive_watcher(f"{stage.watching}/{base}") as program:
         workload.act(root)
         (root / ".tell-now").touch()

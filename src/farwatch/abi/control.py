@@ -168,9 +168,7 @@ def encode_batch(number: int, flags: int, sequence: int, steps: Iterable[Step]) 
     parts = [b""]
     for op, directory, name, new_directory, new_name, argument, token, pin in steps:
         parts.append(
-            pack(
-                op, len(name), len(new_name), 0, argument, directory, new_directory, token, pin
-            )
+            pack(op, len(name), len(new_name), 0, argument, directory, new_directory, token, pin)
         )
         parts.append(name)
         parts.append(new_name)

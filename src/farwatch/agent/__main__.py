@@ -16,16 +16,16 @@ from farwatch.agent.channel import NotServed
 def main(arguments: list[str]) -> int:
     """Runs the agent; returns the exit status."""
     if len(arguments) != 1:
-        print("usage: farwatch agent MNT", file=sys.stderr)
+        sys.stderr.write("usage: farwatch agent MNT" + "\n")
         return 2
     path = arguments[0]
     try:
         run(os.fsencode(path))
     except NotServed as error:
-        print(f"farwatch agent: {path}: {error}", file=sys.stderr)
+        sys.stderr.write(f"farwatch agent: {path}: {error}" + "\n")
         return 1
     except OSError as error:
-        print(f"farwatch agent: {path}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"farwatch agent: {path}: {error.strerror}" + "\n")
         return 1
     return 0
 

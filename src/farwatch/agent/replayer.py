@@ -28,9 +28,7 @@ from farwatch.linux.credentials import (
 )
 from farwatch.linux.handles import open_by_handle
 
-_CAPABILITIES = (
-    CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID | CAP_MKNOD
-)
+_CAPABILITIES = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID | CAP_MKNOD
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -145,9 +143,7 @@ class Replayer:
         self._cached_id = 0
 
     def _open_node(self, node: int, flags: int) -> int:
-        handle = _HANDLE.pack(
-            12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation
-        )
+        handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
         return open_by_handle(self._root, handle, flags)
 
     # Names -----------------------------------------------------------------------

@@ -22,9 +22,9 @@ from farwatch.mounting.supervisor import Supervisor
     "--log-file", type=click.Path(dir_okay=False), help="Append messages here, not to stderr."
 )
 def mount(source: str, target: str, daemon: bool, log_file: str | None) -> None:
-    """Mount directory SRC on MNT, so that whoever watches below MNT is told of every
-    change that anybody makes in SRC.
+    """Mount directory SRC on MNT, with remote changes delivered.
 
+    Whoever watches below MNT is told of every change that anybody makes in SRC.
     Stays in the foreground until it is interrupted or MNT is unmounted.
     """
     try:
@@ -42,8 +42,7 @@ def ready_line(paths: Paths) -> str:
     """What is said when the mount is ready."""
     source, target = (printable(os.fsdecode(path)) for path in paths)
     return (
-        f"farwatch: {source} is mounted on {target}; remote changes are delivered"
-        " (Ctrl-C unmounts)"
+        f"farwatch: {source} is mounted on {target}; remote changes are delivered (Ctrl-C unmounts)"
     )
 
 
@@ -72,7 +71,7 @@ def _run_detached(paths: Paths, log_file: str | None) -> NoReturn:
         message = answer.readline().rstrip(b"\n")
     if message == b"ready":
         sys.exit(0)
-    what, where, remedy = (message.split(b"\0") + [b"", b"", b""])[:3]
+    what, where, remedy = [*message.split(b"\0"), b"", b""][:3]
     raise Failure(
         os.fsdecode(what) or "the mount ended while starting",
         os.fsdecode(where),

@@ -191,6 +191,4 @@ class NodeTable:
 
     @staticmethod
     def _unname(node: Node, directory: Node, name: bytes) -> None:
-        node.names = tuple(
-            at for at in node.names if not (at[0] is directory and at[1] == name)
-        )
+        node.names = tuple(at for at in node.names if not (at[0] is directory and at[1] == name))

@@ -182,7 +182,7 @@ class MountInfo(NamedTuple):
 
 def parse_mountinfo(text: bytes) -> list[MountInfo]:
     """Every mount in the text of /proc/PID/mountinfo, in its order."""
-    return [_parse_line(line) for line in text.splitlines()]
+    return [_parse_line(line) for line in text.split(b"\n") if line]
 
 
 def _parse_line(line: bytes) -> MountInfo:

@@ -33,8 +33,9 @@ def check(source: str, target: str) -> Paths:
         raise Refused("mounting needs root", remedy="run it with sudo")
     if not os.path.exists("/dev/fuse"):
         raise Refused(
-            "the kernel has no FUSE here", "/dev/fuse", "load it (modprobe fuse), or give the "
-            "container the device"
+            "the kernel has no FUSE here",
+            "/dev/fuse",
+            "load it (modprobe fuse), or give the container the device",
         )
     paths = Paths(_directory(source), _directory(target))
     if paths.source == paths.target or _is_below(paths.target, paths.source):

@@ -111,8 +111,8 @@ def _access_mode_of(export: Export) -> Callable[[int, Key], int | None]:
 
 def _import_late() -> None:
     """What Python would import only when something goes wrong, by then out of reach."""
-    import encodings.idna  # noqa: F401, PLC0415
-    import linecache  # noqa: F401, PLC0415
-    import traceback  # noqa: F401, PLC0415
+    import encodings.idna  # noqa: F401
+    import linecache  # noqa: F401
+    import traceback  # noqa: F401
 
     ctypes.CDLL(None)

@@ -23,9 +23,7 @@ class Content:
     long as the disk does.
     """
 
-    def __init__(
-        self, export: Export, files: OpenFiles, naming: Naming, max_read: int
-    ) -> None:
+    def __init__(self, export: Export, files: OpenFiles, naming: Naming, max_read: int) -> None:
         self._export = export
         self._files = files
         self._naming = naming

@@ -134,9 +134,7 @@ class Naming:
         directory = self.directory(request.node)
         flags, mode, _, _ = fuse.CREATE_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.CREATE_IN.size)
-        key, status, fd = self._export.create(
-            directory.key, name, mode, flags, _caller(request)
-        )
+        key, status, fd = self._export.create(directory.key, name, mode, flags, _caller(request))
         entry = self._made(directory, name, (key, status))
         return bytes(entry) + self._files.add(self._nodes.by_key[key], fd)
 
@@ -150,9 +148,7 @@ class Naming:
         entry = self._view.entry(node, self._view.attributes(node, status))
         return entry + self._files.add(node, fd)
 
-    def _made(
-        self, directory: Node, name: bytes, made: tuple[Key, os.stat_result]
-    ) -> Payload:
+    def _made(self, directory: Node, name: bytes, made: tuple[Key, os.stat_result]) -> Payload:
         key, status = made
         node = self._nodes.obtain(key, status.st_mode)
         self._view.created(directory, name, node)
@@ -220,5 +216,3 @@ class Naming:
 
 def _caller(request: Request) -> Caller:
     return Caller(request.uid, request.gid, request.pid)
-
-

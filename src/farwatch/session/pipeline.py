@@ -85,8 +85,22 @@ class Pipeline:
             session.view.end_drain()
 
     def _read(self) -> list[Record]:
+        """What concerns the client, in the source's order.
+
+        The link counts of what is new to it are kept as well: they tell a further link
+        from a new file.
+        """
+        read = self._source.read()
         concerns = self._session.interest.concerns
-        return [record for record in self._source.read() if concerns(record)]
+        kept = [concerns(record) for record in read]
+        if all(kept):
+            return read
+        nodes = {record.node for record, is_kept in zip(read, kept, strict=True) if is_kept}
+        return [
+            record
+            for record, is_kept in zip(read, kept, strict=True)
+            if is_kept or (record.place is None and record.node in nodes)
+        ]
 
     def _at(self, place: Place) -> Key | None:
         return self._node_at(place.directory, place.name)

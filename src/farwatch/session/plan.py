@@ -1,4 +1,4 @@
-"""From a settled change to what the agent is to do: DESIGN's replay table, as code.
+"""From a settled change to what the agent is to do: the table of replays, as code.
 
 Where a change is replayed:
 
@@ -124,6 +124,7 @@ class Planner:
         ``own`` are the names that the batch has seen the server change: of those the
         batch itself says what came before and what after.
         """
+        changes = _with_deaths_in_place(changes)
         self._own = own
         self._deaths = frozenset(c.node for c in changes if c.kind is Kind.DEATH)
         self._closes = _close_modes(changes)
@@ -230,9 +231,7 @@ class Planner:
         other = self._nodes.child(*to)
         if other is node:
             other = None
-        trusted = self._is_trusted(at, node) and (
-            other is not None and self._is_trusted(to, other)
-        )
+        trusted = self._is_trusted(at, node) and (other is not None and self._is_trusted(to, other))
         if node.is_dir:
             self._look_along(at, node)
         if other is not None:
@@ -246,9 +245,7 @@ class Planner:
         at, to = self._where(change.place), self._where(change.new_place)
         if at is None or to is None:
             self._rename(change._replace(kind=Kind.RENAME))
-            self._rename(
-                Change(Kind.RENAME, change.new_place, change.other, False, change.place)
-            )
+            self._rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
             return
         node = self._obtain(change.node, change.is_dir)
         other = self._obtain(change.other, False)
@@ -311,28 +308,28 @@ class Planner:
     def _pin_if_held(self, node: Node, at: Where) -> None:
         """Keeps the inode in the client while the remote side holds it open.
 
-        That it does is known from what is still to come of the node in this batch, or
-        else from the disk: no link, and not gone yet.
+        Until its death is reported, and if this is its last name.
         """
-        if node.is_dir or node.nlink - node.unlinks > 1 or node.key in self._pins:
+        key = node.key
+        if node.is_dir or key in self._pins or node.nlink - node.unlinks > 1:
             return
-        if self._last_use.get(node.key, -1) < self._index and (
-            node.key in self._deaths or self._links_on_disk(node.key) != 0
-        ):
+        if key in self._deaths and self._last_use.get(key, -1) < self._index:
+            return
+        if self._links_on_disk(key):
             return
         token = self._token()
         self._pins[node.key] = (token, node)
         self._nodes.pin(node)
         self._add(Replay(Step(Op.PIN, at[0].id, at[1], token=token), node, at=at))
 
-    def _links_on_disk(self, key: Key) -> int | None:
-        """The link count; None if the inode is gone."""
+    def _links_on_disk(self, key: Key) -> int:
+        """The link count; 0 also if the inode is gone."""
         try:
             return self._disk.getattr(key).st_nlink
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            return None
+            return 0
 
     def _note_gone(self, key: Key) -> None:
         self._gone[key] = None
@@ -587,3 +584,21 @@ def _close_modes(changes: Iterable[Change]) -> dict[Key, list[int]]:
             elif change.kind is Kind.CLOSE_NOWRITE:
                 modes.setdefault(change.node, []).append(os.O_RDONLY)
     return modes
+
+
+def _with_deaths_in_place(changes: list[Change]) -> list[Change]:
+    """Each death right after the last that is told of its node, not after the batch.
+
+    Otherwise a watcher would hear of later changes elsewhere before it.
+    """
+    deaths = {change.node: change for change in changes if change.kind is Kind.DEATH}
+    if not deaths:
+        return changes
+    others = [change for change in changes if change.kind is not Kind.DEATH]
+    last = {change.node: index for index, change in enumerate(others)}
+    placed: list[Change] = []
+    for index, change in enumerate(others):
+        placed.append(change)
+        if last[change.node] == index and change.node in deaths:
+            placed.append(deaths.pop(change.node))
+    return placed + list(deaths.values())

@@ -1,11 +1,11 @@
-"""Replays: what is armed, and how the agent's requests are answered.
+r"""Replays: what is armed, and how the agent's requests are answered.
 
 A replay is one step of the agent's.  While the agent is on it, each of its requests
 carries the step's number as its user id (a reserved range, see abi/control.py), so a
 request is acknowledged only if it is exactly the one that the step is for:
 
     not armed --arm--> armed --last request answered--> done --WAIT--> over
-                         \\--------- WAIT, the step failed ----------> over
+                         \--------- WAIT, the step failed ----------> over
         any of them before done --local change--> cancelled: refused from then on
 
 What an armed step may send, and how each request is answered:
@@ -54,9 +54,7 @@ _CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
 RENAME_EXCHANGE = 1 << 1
 """``RENAME_EXCHANGE`` of linux/fs.h."""
-_TIMES_ONLY = (
-    Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
-)
+_TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
 _IMPOSSIBLE_NSEC = 999_999_999
 _MTIME_OFFSET = 4 * 8
 _MTIME_NSEC_OFFSET = 6 * 8 + 4
@@ -122,9 +120,7 @@ class Replay:
         found = [self.node]
         if self.other is not None:
             found.append(self.other)
-        for where in (self.at, self.to):
-            if where is not None and where[0].key:
-                found.append(where[0])
+        found += [where[0] for where in (self.at, self.to) if where is not None and where[0].key]
         return found
 
     def links_gained(self) -> list[tuple[Node, int]]:
@@ -194,12 +190,7 @@ class Answers:
             return b""
         replay = self.armed.get(request.uid - FIRST_UID)
         handler = self._handlers.get(request.opcode)
-        if (
-            replay is None
-            or handler is None
-            or replay.done
-            or not self._is_agent(request.pid)
-        ):
+        if replay is None or handler is None or replay.done or not self._is_agent(request.pid):
             raise fail(errno.EPERM, "not armed")
         if replay.cancelled:
             raise fail(errno.ECANCELED)

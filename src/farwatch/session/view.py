@@ -98,9 +98,7 @@ _NLINK_OFFSET = 6 * 8 + 4 * 4
 def with_links(attributes: bytes, nlink: int) -> bytes:
     """The same ``fuse_attr`` with another link count."""
     return (
-        attributes[:_NLINK_OFFSET]
-        + nlink.to_bytes(4, "little")
-        + attributes[_NLINK_OFFSET + 4 :]
+        attributes[:_NLINK_OFFSET] + nlink.to_bytes(4, "little") + attributes[_NLINK_OFFSET + 4 :]
     )
 
 
@@ -171,7 +169,7 @@ class View:
             if self._strays:
                 self._strays.pop(at, None)
             return ENTRY_SECONDS
-        if told is None or self._stray(at, node):
+        if self._is_news(told, node) or self._stray(at, node):
             self.nodes.tell(directory, name, node)
             self._strays.pop(at, None)
             return ENTRY_SECONDS
@@ -191,7 +189,16 @@ class View:
         if (directory.id, name) in self.pending:
             return False
         told = self.nodes.child(directory, name)
-        return told is None or told is node
+        return told is node or self._is_news(told, node)
+
+    @staticmethod
+    def _is_news(told: Node | None, node: Node | None) -> bool:
+        """Whether a name that was not told yet can be taken for what it shows.
+
+        What is known under another name may have been renamed or linked just now: that
+        is told by its event.
+        """
+        return told is None and (node is None or not node.names)
 
     def believed(self, directory: Node, name: bytes) -> Node | None:
         """What the client kernel holds under a name, as far as it was told."""

@@ -18,6 +18,7 @@ What is kept between batches
     expected     threads that are about to report the inode that their rename replaced
     anticipated  what the disk demanded before its record was read
     departed     nodes that lost a name and may still die
+    suspects     names from which, or to which, a rename may be hidden by merging
     held         a whole batch, when it ends between the two halves of an exchange
 
 One name's records (i is the record's node, j another; *exact* means that the
@@ -39,6 +40,8 @@ At the end of the batch, for each name
     demand              if it still is not as on the disk: once more a bit that was
                         seen, or a rename.  Its record may be on its way: then it is anticipated,
                         and not told again.  What no record speaks of is not invented.
+                        Renames are demanded only if the next batch does not explain what
+                        the disk says; half of one, if that is all that can be known.
 Inode-only records
     ATTRIB of a file    its link count.  Explained by a CREATE or DELETE of the node, or
                         a rename over it, by the same thread: dropped, because doing
@@ -189,13 +192,14 @@ class Settler:
         self.expected: dict[int, Key] = {}
         self.anticipated: dict[Place, Bit] = {}
         self.departed: set[Key] = set()
+        self.suspects: dict[Place, list[Record]] = {}
         self.held: list[Record] = []
         self.held_disk: dict[Place, Key | None] = {}
 
     @property
     def carrying(self) -> bool:
         """Whether something waits for its explanation; then settle again soon, with flush."""
-        return bool(self.carried or self.held)
+        return bool(self.carried or self.held or self.suspects)
 
     def places(self, records: Sequence[Record]) -> set[Place]:
         """The names whose state on the disk settle() has to be told.
@@ -205,34 +209,24 @@ class Settler:
         back to a name that it had left (then it can have left again, by the same
         rename).  There is none in a batch of a queue that was read at once.
         """
-        crowded: set[Place] = set()
-        once: set[Place] = set()
-        moved: set[Place] = set()
-        left: set[tuple[Place, Key | None]] = set()
-        returned: set[Key | None] = set()
         if self.held:
             records = [*self.held, *records]
-        for mask, _, place, node, new_place in records:
+        crowded = {end for about in self.suspects.values() for end in ends(about)}
+        once: set[Place] = set()
+        moves: list[Record] = []
+        for record in records:
+            mask, _, place, _, _ = record
             if not mask & _STRUCTURE or place is None:
                 continue
             if mask & _RENAME:
-                moved.add(place)
-                left.add((place, node))
-                if new_place is not None:
-                    moved.add(new_place)
-                    if (new_place, node) in left:
-                        returned.add(node)
+                moves.append(record)
             elif place in once or mask & _NAMES == _NAMES:
                 crowded.add(place)
             else:
                 once.add(place)
-                if mask & _CREATE and (place, node) in left:
-                    returned.add(node)
-        if moved:
-            crowded |= moved & once
-        for mask, _, place, node, new_place in records if returned else ():
-            if mask & _RENAME and node in returned:
-                crowded |= {end for end in (place, new_place) if end is not None}
+        if moves:
+            crowded |= once.intersection(ends(moves))
+            crowded.update(ends(returning(moves)))
         return crowded
 
     def settle(
@@ -292,6 +286,28 @@ class Settler:
         return False
 
 
+def ends(moves: Iterable[Record]) -> Iterator[Place]:
+    """The names that renames touch."""
+    for _, _, place, _, new_place in moves:
+        if place is not None:
+            yield place
+        if new_place is not None:
+            yield new_place
+
+
+def returning(moves: Sequence[Record]) -> list[Record]:
+    """The renames of nodes that were renamed to where they had been renamed from."""
+    if len(moves) < 2:
+        return []
+    left: set[tuple[Place | None, Key | None]] = set()
+    returned: set[Key | None] = set()
+    for _, _, place, node, new_place in moves:
+        left.add((place, node))
+        if (new_place, node) in left:
+            returned.add(node)
+    return [move for move in moves if move.node in returned] if returned else []
+
+
 def may_be_occupied(
     place: Place, node: Key | None, records: Iterable[Record], told: Callable[[Place], Holder]
 ) -> bool:
@@ -333,13 +349,13 @@ class _Walk:
         self.changes: list[Change] = []
         self.thread = 0
         self.names: dict[Place, Name] = {}
+        self.directories: set[Key] = set()
         self.inside: dict[Key, list[Name]] = {}
         self.paired: set[int] = set()
         self.nameless: dict[tuple[int, Key], tuple[int, int]] = {}
         self.replaced: set[tuple[int, Key]] = set()
         self.counted: set[tuple[int, Key]] = set(settler.carried)
         self.linking: set[Key] = {node for _, node in settler.carried}
-        self.directories: set[Key] = set()
         # For the server's own changes: names that they touch, what was told of
         # those, and what a change that was told became.
         self.owned: set[Place] = set()
@@ -348,6 +364,10 @@ class _Walk:
         self.replaced_by: dict[int, Key] = {}
         self.renamed: dict[int, int] = {}
         self.moved: list[Record] = []
+        self.moved_to: dict[tuple[Place | None, Key | None], list[Record]] = {}
+        self.suspects, settler.suspects = settler.suspects, {}
+        for move in dict.fromkeys(move for about in self.suspects.values() for move in about):
+            self.note_move(move)
 
     # The walk
 
@@ -372,43 +392,45 @@ class _Walk:
                 self.name_record(mask, thread, names[place], node, False)
             else:
                 self.tell_as_read(mask, place, node)
-        self.repeat_renames()
+        if self.suspects:
+            self.repeat_renames()
         for name in list(names.values()):
             self.close(name, self.disk.get(name.place, UNKNOWN))
+        if self.moved or self.suspects:
+            for name in list(names.values()):
+                self.suspect(name)
         self.close_nameless(flush)
 
     def survey(self) -> None:
-        """Find the names that need a state, and the renames that they are going to see."""
-        own = self.settler.own
-        moves = False
-        for mask, thread, place, _, new_place in self.records:
-            if mask & _RENAME:
-                moves = True
-            if mask & _STRUCTURE and thread in own:
-                self.owned |= {end for end in (place, new_place) if end is not None}
-        tracked = self.settler.places(self.records)
-        anticipated = self.settler.anticipated
-        if anticipated:
-            tracked |= {place for _, _, place, _, _ in self.records if place in anticipated}
-        tracked |= self.owned
-        if not tracked and not moves:
-            return
-        if moves:
-            self.survey_moves()
+        """Find the names that need a state, and what they are going to see."""
+        settler, records = self.settler, self.records
+        own = settler.own
+        moves = [record for record in records if record[0] & _RENAME]
+        self.owned.update(
+            ends(record for record in records if record[1] in own and record[0] & _STRUCTURE)
+        )
+        tracked = settler.places(records) | self.owned
+        if settler.anticipated:
+            tracked |= {place for _, _, place, _, _ in records if place in settler.anticipated}
+        if tracked or moves or self.moved:
+            self.survey_moves(moves)
+            self.survey_names(tracked)
+
+    def survey_moves(self, moves: list[Record]) -> None:
+        for place in ends(self.moved):
+            self.name(place)
+        for _, _, place, node, new_place in moves:
+            for end, leaves in ((place, True), (new_place, False)):
+                if end is not None:
+                    self.name(end).moves.append(Move(node, leaves))
+
+    def survey_names(self, tracked: set[Place]) -> None:
         for mask, _, place, node, _ in self.records:
             if not mask & _NAMES or place is None or node is None:
                 continue
             if place in tracked or place in self.names:
                 in_batch = self.name(place).in_batch
                 in_batch[node] = in_batch.get(node, 0) | mask
-
-    def survey_moves(self) -> None:
-        for mask, _, place, node, new_place in self.records:
-            if not mask & _RENAME:
-                continue
-            for end, leaves in ((place, True), (new_place, False)):
-                if end is not None:
-                    self.name(end).moves.append(Move(node, leaves))
 
     def name(self, place: Place) -> Name:
         name = self.names.get(place)
@@ -529,12 +551,19 @@ class _Walk:
         old, new = self.names[place], self.names[new_place]
         old.next_move += 1
         new.next_move += 1
-        self.moved.append(self.records[index])
-        if self.was_anticipated(old, node, new):
-            return
+        self.note_move(self.records[index])
+        if self.settler.anticipated:
+            leaves, comes = self.not_anticipated_ends(old, node, new)
+            if not (leaves and comes):
+                self.tell_half(mask, old if leaves else None, node, new if comes else None, own)
+                return
         partner = self.other_half(index, thread, place, node, new_place)
         if partner is not None:
-            self.exchange(partner, mask, old, node, new, own)
+            self.paired.add(partner)
+            self.note_move(self.records[partner])
+            old.next_move += 1
+            new.next_move += 1
+            self.exchange(mask, old, node, new, self.records[partner].node, own)
             return
         self.make_hold(old, node)
         self.make_way(new, node, thread, own)
@@ -581,13 +610,10 @@ class _Walk:
                 return None
         return None
 
-    def exchange(self, partner: int, mask: int, old: Name, node: Key, new: Name, own: bool) -> None:
-        other = self.records[partner].node
+    def exchange(
+        self, mask: int, old: Name, node: Key, new: Name, other: Key | None, own: bool
+    ) -> None:
         assert other is not None
-        self.paired.add(partner)
-        self.moved.append(self.records[partner])
-        old.next_move += 1
-        new.next_move += 1
         self.make_hold(old, node)
         self.make_hold(new, other)
         if own:
@@ -602,24 +628,79 @@ class _Walk:
         old.holds, new.holds = other, node
 
     def tell_rename(
-        self, mask: int, place: Place, node: Key | None, new_place: Place | None, own: bool
+        self, mask: int, place: Place | None, node: Key | None, new_place: Place | None, own: bool
     ) -> None:
         if own:
-            self.supersede(place)
-            if new_place is not None:
-                self.supersede(new_place)
+            for end in (place, new_place):
+                if end is not None:
+                    self.supersede(end)
             return
         is_dir = bool(mask & _ISDIR)
         change = Change(Kind.RENAME, place, node, is_dir, new_place, thread=self.thread)
         self.add(change, place, new_place)
 
-    def was_anticipated(self, old: Name, node: Key, new: Name) -> bool:
-        """Whether the disk had demanded this rename before its record was read."""
+    def note_move(self, move: Record) -> None:
+        if move.mask & _ISDIR and move.node is not None:
+            self.directories.add(move.node)
+        self.moved.append(move)
+        self.moved_to.setdefault((move.new_place, move.node), []).append(move)
+
+    def tell_half(
+        self, mask: int, old: Name | None, node: Key, new: Name | None, own: bool
+    ) -> None:
+        """What is left of a rename of which the disk had demanded a half, or all."""
+        if old is not None:
+            self.make_hold(old, node)
+            self.tell_rename(mask, old.place, node, None, own)
+            old.holds = None
+        if new is not None:
+            self.make_free(new)
+            self.tell_rename(mask, None, node, new.place, own)
+            new.holds = node
+
+    def not_anticipated_ends(self, old: Name, node: Key, new: Name) -> tuple[bool, bool]:
+        """Which of a rename's halves are still to be told: the disk may have demanded some."""
         anticipated = self.settler.anticipated
-        if anticipated.get(old.place) != (_RENAME, node):
-            return False
-        del anticipated[old.place]
-        return old.holds != node and new.holds == node
+        leaves = comes = True
+        if anticipated.get(old.place) == (_RENAME, node):
+            del anticipated[old.place]
+            leaves = old.holds == node
+        if anticipated.get(new.place) == (_RENAME, node):
+            del anticipated[new.place]
+            comes = new.holds != node
+        return leaves, comes
+
+    def suspect(self, name: Name) -> None:
+        """At the very end: the disk disagrees, and a rename may be hidden.
+
+        It may also be something of which no record has been read: wait for one more
+        batch.  If that explains nothing, tell each end of the name on its own.
+        """
+        place, target, holds = name.place, self.disk.get(name.place, UNKNOWN), name.holds
+        if target is UNKNOWN or holds is UNKNOWN or holds == target:
+            return
+        about = [move for move in self.moved if place in (move.place, move.new_place)]
+        if place not in self.suspects:
+            if about:
+                self.settler.suspects[place] = about
+            return
+        if holds is not None:
+            if any(move.place == place and move.node == holds for move in about):
+                self.demand_half(about[0], name, holds, None)
+            else:
+                self.demand(name, _DELETE, holds)
+        if any(move.new_place == place and move.node == target for move in about):
+            self.demand_half(about[0], name, target, target)
+
+    def demand_half(self, move: Record, name: Name, node: Key | None, holds: Key | None) -> None:
+        if node is None:
+            return
+        self.thread = move.thread
+        is_dir = _ISDIR if node in self.directories else 0
+        old, new = (name.place, None) if holds is None else (None, name.place)
+        self.tell_rename(is_dir, old, node, new, move.thread in self.settler.own)
+        self.settler.anticipated[name.place] = (_RENAME, node)
+        name.holds = holds
 
     def repeat_renames(self) -> None:
         """At the end: a node that came back to a name may have left it as it did before."""
@@ -628,8 +709,7 @@ class _Walk:
             if move.node is not None:
                 moves.setdefault(move.node, []).append(move)
         for node, taken in moves.items():
-            if len(taken) > 1:
-                self.take_home(node, taken)
+            self.take_home(node, taken)
 
     def take_home(self, node: Key, taken: list[Record]) -> None:
         """Repeat the renames that lead from where a node is to where the disk has it."""
@@ -637,7 +717,7 @@ class _Walk:
         astray = [
             move.place
             for move in taken
-            if move.place is not None
+            if move.place in self.suspects
             and names[move.place].holds == node
             and disk.get(move.place, node) != node
         ]
@@ -653,16 +733,17 @@ class _Walk:
         for mask, thread, place, _, new_place in way:
             if place is not None and new_place is not None:
                 self.settler.anticipated[place] = (_RENAME, node)
+                self.settler.anticipated[new_place] = (_RENAME, node)
                 self.repeat(mask, thread, names[place], node, names[new_place])
 
     def repeat(self, mask: int, thread: int, old: Name, node: Key, new: Name) -> None:
         """The same rename again, or the same exchange."""
         own = thread in self.settler.own
         self.thread = thread
-        for index, other in enumerate(self.records):
+        for other in self.moved:
             swapped = other.place == new.place and other.new_place == old.place
             if swapped and other.node == new.holds and self.disk.get(old.place) == new.holds:
-                self.exchange(index, mask, old, node, new, own)
+                self.exchange(mask, old, node, new, other.node, own)
                 return
         self.make_way(new, node, thread, own)
         self.tell_rename(mask, old.place, node, new.place, own)
@@ -712,10 +793,8 @@ class _Walk:
 
     def move_here(self, name: Name, node: Key) -> None:
         """If a rename was seen that brings the node to the name, it happened twice."""
-        for mask, thread, place, moved, new_place in self.moved:
-            if moved != node or new_place != name.place or place is None:
-                continue
-            old = self.names[place]
+        for mask, thread, place, _, _ in self.moved_to.get((name.place, node), ()):
+            old = self.names[place] if place is not None else name
             if old.holds == node and old is not name:
                 self.make_free(name)
                 self.repeat(mask, thread, old, node, name)

@@ -219,6 +219,8 @@ def play(
     while batch():
         pass
     batch(flush=True)
+    if one.carrying:
+        batch(flush=True)
     return run
 
 
