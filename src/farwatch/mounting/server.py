@@ -49,6 +49,8 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
     """
     device, source, tree = inherited
     os.umask(0)
+    # Root's own groups must not count when a set-gid bit is to be kept for a caller.
+    os.setgroups([])
     _import_late()
     enter_private_root({_EXPORT: tree})
     os.close(tree)

@@ -79,7 +79,8 @@ class Attributes:
             mtime_ns=_time(valid, Valid.MTIME, Valid.MTIME_NOW, mtime, mtime_ns),
             kill_suidgid=bool(valid & Valid.KILL_SUIDGID),
         )
-        status = self._export.setattr(node.key, fd, changes, caller(request))
+        place = self._view.place_of(node)
+        status = self._export.setattr(node.key, fd, changes, caller(request), place=place)
         return _attr_out(self._view.attributes(node, status))
 
     def readlink(self, request: Request) -> Payload:
@@ -124,13 +125,15 @@ class Attributes:
         if not end or len(value) != size or size > _XATTR_MAX:
             raise fail(errno.EINVAL)
         node = self._naming.node(request.node)
-        self._export.setxattr(node.key, name, value, flags, caller(request))
+        place = self._view.place_of(node)
+        self._export.setxattr(node.key, name, value, flags, caller(request), place=place)
         return b""
 
     def removexattr(self, request: Request) -> Payload:
         """REMOVEXATTR."""
         name = names(request.body, 0, 1)[0]
-        self._export.removexattr(self._naming.node(request.node).key, name)
+        node = self._naming.node(request.node)
+        self._export.removexattr(node.key, name, place=self._view.place_of(node))
         return b""
 
 

@@ -12,6 +12,7 @@ from farwatch.export.tree import Export
 from farwatch.session.files import OpenFiles
 from farwatch.session.naming import Naming
 from farwatch.session.request import Handler, Payload, Request, fail
+from farwatch.session.view import View
 
 _COPY_LIMIT = 0x7FFF_F000
 
@@ -23,8 +24,11 @@ class Content:
     long as the disk does.
     """
 
-    def __init__(self, export: Export, files: OpenFiles, naming: Naming, max_read: int) -> None:
+    def __init__(
+        self, export: Export, view: View, files: OpenFiles, naming: Naming, max_read: int
+    ) -> None:
         self._export = export
+        self._view = view
         self._files = files
         self._naming = naming
         self._buffer = memoryview(bytearray(max_read))
@@ -52,7 +56,8 @@ class Content:
         if not S_ISREG(node.mode):
             raise fail(errno.ENXIO)
         kill = bool(open_flags & fuse.OPEN_KILL_SUIDGID)
-        fd = self._export.open(node.key, flags, kill_suidgid=kill)
+        place = self._view.place_of(node)
+        fd = self._export.open(node.key, flags, kill_suidgid=kill, place=place)
         try:
             return self._files.add(node, fd)
         except OSError:

@@ -111,7 +111,7 @@ class Session:
         self._files = OpenFiles(self._backing if passthrough else None, noflush)
         self._directories = OpenDirectories()
         self._naming = Naming(export, view, self._files)
-        content = Content(export, self._files, self._naming, settings.max_write)
+        content = Content(export, view, self._files, self._naming, settings.max_write)
         listing = Listing(export, view, self._directories, self._naming)
         attributes = Attributes(export, view, self._files, self._naming)
         self._planner = Planner(view, self.interest, self._disk, self._access_mode)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from farwatch.abi import fuse
 from farwatch.abi.control import HIDDEN_ID
+from farwatch.events import Place
 from farwatch.export.nodes import Node, NodeTable
 
 if TYPE_CHECKING:
@@ -204,6 +205,17 @@ class View:
         """What the client kernel holds under a name, as far as it was told."""
         stray = self._strays.get((directory.id, name))
         return stray[0] if stray is not None else self.nodes.child(directory, name)
+
+    def place_of(self, node: Node) -> Place | None:
+        """A name of the node, so that what is done to it is heard under that name.
+
+        What is done by handle alone may be heard by no watch on the directory, or under
+        another link's name.
+        """
+        if not node.names:
+            return None
+        directory, name = node.names[0]
+        return Place(directory.key, name) if directory.key else None
 
     def is_stray(self, directory: Node, name: bytes) -> bool:
         """Whether the client has found a name to differ from what events have said."""

@@ -367,7 +367,8 @@ class _Walk:
         self.moved_to: dict[tuple[Place | None, Key | None], list[Record]] = {}
         self.suspects, settler.suspects = settler.suspects, {}
         for move in dict.fromkeys(move for about in self.suspects.values() for move in about):
-            self.note_move(move)
+            if move.mask & _RENAME:
+                self.note_move(move)
 
     # The walk
 
@@ -392,12 +393,21 @@ class _Walk:
                 self.name_record(mask, thread, names[place], node, False)
             else:
                 self.tell_as_read(mask, place, node)
-        if self.suspects:
+        self.finish(flush)
+
+    def finish(self, flush: bool) -> None:
+        """Pay what is owed, demand what the disk says, judge what stands alone."""
+        # A batch of nothing explains nothing.
+        judges = bool(self.records) or flush
+        if judges and self.suspects:
             self.repeat_renames()
-        for name in list(names.values()):
+        names = list(self.names.values())
+        for name in names:
             self.close(name, self.disk.get(name.place, UNKNOWN))
-        if self.moved or self.suspects:
-            for name in list(names.values()):
+        if not judges:
+            self.settler.suspects = self.suspects
+        elif self.moved:
+            for name in names:
                 self.suspect(name)
         self.close_nameless(flush)
 
@@ -417,8 +427,8 @@ class _Walk:
             self.survey_names(tracked)
 
     def survey_moves(self, moves: list[Record]) -> None:
-        for place in ends(self.moved):
-            self.name(place)
+        for known in ends(self.moved):
+            self.name(known)
         for _, _, place, node, new_place in moves:
             for end, leaves in ((place, True), (new_place, False)):
                 if end is not None:
@@ -681,6 +691,8 @@ class _Walk:
             return
         about = [move for move in self.moved if place in (move.place, move.new_place)]
         if place not in self.suspects:
+            if about and target is not None and name.can(_CREATE, target):
+                about.append(Record(_CREATE, name.seen[_CREATE, target], place, target))
             if about:
                 self.settler.suspects[place] = about
             return
@@ -688,9 +700,14 @@ class _Walk:
             if any(move.place == place and move.node == holds for move in about):
                 self.demand_half(about[0], name, holds, None)
             else:
+                name.see(_DELETE, holds, about[0].thread)
                 self.demand(name, _DELETE, holds)
         if any(move.new_place == place and move.node == target for move in about):
             self.demand_half(about[0], name, target, target)
+        for mask, thread, _, node, _ in self.suspects[place]:
+            if name.holds is None and mask & _CREATE and node is not None and node == target:
+                name.see(_CREATE, node, thread)
+                self.demand(name, _CREATE, node)
 
     def demand_half(self, move: Record, name: Name, node: Key | None, holds: Key | None) -> None:
         if node is None:
