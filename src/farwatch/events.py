@@ -13,7 +13,7 @@ Nothing here does I/O, and every other layer speaks in these words.
 
 from __future__ import annotations
 
-from enum import Enum, IntFlag
+from enum import Enum, IntFlag, StrEnum
 from typing import NamedTuple
 
 Key = bytes
@@ -81,7 +81,7 @@ class Record(NamedTuple):
     new_place: Place | None = None
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What one change is.  In the order in which a file lives."""
 
     CREATE = "create"

@@ -33,7 +33,7 @@ LATE = 2_000_000_000_000_000_000
 
 def furnish(src: Path) -> None:
     """What the acts below are tried on."""
-    for name in ("file", "other", "third"):
+    for name in ("file", "other", "third", "x"):
         (src / name).write_text(f"content of {name}")
     os.setxattr(src / "file", "user.kept", b"value")
     (src / "empty").mkdir()

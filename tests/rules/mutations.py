@@ -132,10 +132,10 @@ def late_by_a_batch(_: str) -> None:
     late: list[tuple[Step, int]] = []
 
     def change(original: Callable[..., int], self: Any, step: Step, sequence: int) -> int:
-        if step.op == Op.UNLINK and step.name == b"late" and not late:
+        if step.op == Op.UNLINK and step.name == b"x" and not late:
             late.append((step, sequence))
             return errno.EAGAIN
-        if late and step.name != b"late":
+        if late and step.name != b"x":
             _say(f"late: {original(self, *late[0])}")
         return original(self, step, sequence)
 
@@ -174,12 +174,11 @@ def works_in_the_clients_mount(_: str) -> None:
     from farwatch.linux import mounts
 
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    mountpoint.mounts = SimpleNamespace(  # type: ignore[assignment]
-        open_tree=lambda _, path, __: os.open(path, flags),
-        mount_setattr=lambda *_, **__: None,
-        parse_mountinfo=mounts.parse_mountinfo,
-        OPEN_TREE_CLONE=0,
-    )
+    changed = {
+        "open_tree": lambda _, path, __: os.open(path, flags),
+        "mount_setattr": lambda *_, **__: None,
+    }
+    mountpoint.mounts = SimpleNamespace(**{**vars(mounts), **changed})
     agent.enter_private_root = lambda binds: None
 
 
@@ -213,6 +212,22 @@ def pending_is_believed(_: str) -> None:
 
     View.found = lambda *_: ENTRY_SECONDS  # type: ignore[method-assign]
     Answers._must_know = lambda *_: None  # type: ignore[method-assign]
+
+
+def targets_as_they_are_now(_: str) -> None:
+    """The target of a rename is told to be what is there by now: what was renamed."""
+    from farwatch.session.replay import Answers
+
+    original = Answers._lookup
+
+    def lookup(self: Answers, replay: Any, request: Any) -> Any:
+        other, replay.other = replay.other, replay.node
+        try:
+            return original(self, replay, request)
+        finally:
+            replay.other = other
+
+    Answers._lookup = lookup  # type: ignore[method-assign]
 
 
 def link_counts_of_the_disk(_: str) -> None:
@@ -398,6 +413,7 @@ SERVER: dict[str, Mutation] = {
         revived_at_once,
         opens_anything_in_the_plan,
         pending_is_believed,
+        targets_as_they_are_now,
         link_counts_of_the_disk,
         removals_from_the_disks_count,
         never_pins,

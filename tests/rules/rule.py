@@ -13,6 +13,7 @@ test would hold without the rule, and prove nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,14 +26,18 @@ class Rule(NamedTuple):
 
     off: tuple[str, ...] = ()
 
-    def scene(self, *more: str) -> Scene:
-        """A mount on which the rule is on or off; ``more`` mutations set the scene."""
-        return Scene((*more, *self.off))
+    def scene(self, *more: str, furnish: Callable[[Path], object] = lambda _: None) -> Scene:
+        """A mount on which the rule is on or off; ``more`` mutations set the scene.
+
+        ``furnish`` makes what is in the source before it is mounted.
+        """
+        return Scene((*more, *self.off), furnish)
 
     def expect(self, seen: object, held: object, harm: object) -> None:
         """What is seen when the rule holds, and when it is switched off."""
         assert held != harm
-        assert seen == (harm if self.off else held)
+        expected = harm if self.off else held
+        assert seen == expected, f"seen:     {seen}\nexpected: {expected}"
 
 
 def rule(*off: str) -> Callable[[Callable[..., Any]], Any]:

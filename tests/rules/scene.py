@@ -88,6 +88,18 @@ class Watcher:
         self.wait_for(lambda: sentinel in self._sentinels, f"the event of {sentinel}")
         return self.heard()
 
+    def told_if_not_lost(self) -> list[str]:
+        """The same where events may get lost, sentinels too: until one comes through."""
+        before = len(self._sentinels)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while len(self._sentinels) == before:
+            if time.monotonic() > deadline:
+                raise StageError(f"no sentinel came through; so far {self._lines}")
+            self._scene.stage.sentinel()
+            select.select([self.inotify], [], [], 0.5)
+            self._read()
+        return self.heard()
+
     def heard(self) -> list[str]:
         """The lines so far."""
         self._read()
@@ -135,33 +147,38 @@ class Watcher:
 class MutatedStage(FarwatchStage):
     """A mount made by ``launcher.py``."""
 
-    def __init__(self, mutations: Sequence[str]) -> None:
+    def __init__(self, mutations: Sequence[str], furnish: Callable[[Path], object]) -> None:
         super().__init__()
         self._mutations = ",".join(mutations)
+        self._furnish = furnish
         path = f"{PROJECT / 'src'}:{PROJECT}"
         self._environment = {**self._environment, "PYTHONPATH": path}
 
     def _start(self) -> None:
         self.mnt.mkdir(exist_ok=True)
+        self._furnish(self.acting)
+        self._mount()
+
+    def _mount(self) -> None:
         command = [sys.executable, "-P", str(LAUNCHER), "mount", self._mutations]
         command += [str(self.acting), str(self.mnt), "--daemon", "--log-file", str(self._log)]
         status = self._run(command, START_SECONDS)
         if status != 0:
             raise StageError(f"{' '.join(command)}: exit status {status}\n{self.log()}")
 
-    def start_again(self, mutations: Sequence[str] | None = None) -> None:
+    def start_again(self) -> None:
         """Mount SRC anew, after the mount has ended."""
         wait_until(lambda: not self.processes(), "the processes of the mount have ended")
-        if mutations is not None:
-            self._mutations = ",".join(mutations)
-        self._start()
+        self._mount()
 
 
 class Scene:
-    """See the top of the file.  Prepare ``src`` before the ``with`` by ``prepared``."""
+    """See the top of the file.  ``furnish`` makes what is in ``src`` before it is mounted."""
 
-    def __init__(self, mutations: Sequence[str]) -> None:
-        self.stage = MutatedStage(mutations)
+    def __init__(
+        self, mutations: Sequence[str], furnish: Callable[[Path], object] = lambda _: None
+    ) -> None:
+        self.stage = MutatedStage(mutations, furnish)
         self._watchers: list[Watcher] = []
         self._guard = threading.Timer(HANG_SECONDS, self._abort)
         self._guard.daemon = True
@@ -268,7 +285,10 @@ def run(*command: str) -> int:
 
 
 def tree(root: Path) -> dict[str, tuple[object, ...]]:
-    """All there is to know of a tree: kind, mode, owner, links, content, times, attributes."""
+    """All there is to know of what is in a tree.
+
+    Kind, mode, owner, links, content, times and attributes.
+    """
     found = {}
     for directory, directories, files in os.walk(root):
         for name in directories + files:

@@ -667,4 +667,10 @@ class MemoryDisk(Content):
         return MemoryDirectory(self, inode)
 
     @staticmethod
+    def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+        if offset + length > 1 << 20:
+            raise _fail(errno.EFBIG)  # it would take memory, and not be given back soon
+        Content.fallocate(fd, mode, offset, length)
+
+    @staticmethod
     def fsyncdir(directory: Listing, datasync: bool) -> None: ...

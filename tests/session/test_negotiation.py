@@ -133,10 +133,10 @@ def test_nothing_is_agreed_that_was_not_offered(fresh: Kernel) -> None:
         assert flags in (0, 1 << bit)
 
 
-def test_the_upper_half_counts_only_with_init_ext(fresh: Kernel) -> None:
-    assert fresh.init(45, ALL & ~INIT_EXT, ALL)[10] == 0
-    assert fresh.init(35, ALL, ALL)[10] == 0
-    assert fresh.init(45, ALL, ALL, long=False)[10] == 0
+def test_the_upper_half_counts_only_with_init_ext(disk: MemoryDisk) -> None:
+    assert Kernel(disk).init(45, ALL & ~INIT_EXT, ALL)[10] == 0
+    assert Kernel(disk).init(35, ALL, ALL)[10] == 0
+    assert Kernel(disk).init(45, ALL, ALL, long=False)[10] == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
 
-from farwatch.abi.control import FIRST_UID, HIDDEN_ID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.abi.control import FIRST_UID, HIDDEN_ID, LAST_UID, ROOT_ID, Hello, Op, Step, Times
 from farwatch.linux import files
 from farwatch.linux.credentials import (
     CAP_DAC_OVERRIDE,
@@ -23,6 +23,8 @@ from farwatch.linux.credentials import (
     CAP_FOWNER,
     CAP_FSETID,
     CAP_MKNOD,
+    can_be_fsuids,
+    change_fsuid,
     raise_effective,
     setfsuid,
 )
@@ -37,10 +39,10 @@ _HANDLE = struct.Struct("<IiIII")
 generation."""
 _HANDLE_TYPE = 0x81
 _TRIES = 3
-_TIMES = {
-    Times.ACCESS: (files.NOW, files.OMIT),
-    Times.MODIFY: (files.OMIT, files.NOW),
-    Times.ATTRIB: (files.NOW, files.NOW),
+_TIMES: dict[int, tuple[int, int]] = {
+    int(Times.ACCESS): (files.NOW, files.OMIT),
+    int(Times.MODIFY): (files.OMIT, files.NOW),
+    int(Times.ATTRIB): (files.NOW, files.NOW),
 }
 
 
@@ -54,7 +56,10 @@ class Replayer:
         self._cached_id = 0
         self._cached_fd = -1
         self._hidden = -1
-        self._mark(0)
+        # An unmarked request would be a real one: that must not happen by a mapping.
+        if not can_be_fsuids(FIRST_UID, LAST_UID):
+            raise PermissionError(errno.EPERM, "user ids cannot be changed here")
+        setfsuid(FIRST_UID)
         raise_effective(_CAPABILITIES)
         self._hidden = os.open(hello.hidden, _DIRECTORY, dir_fd=root)
         self._performers: dict[int, Callable[[Step], None]] = {
@@ -78,7 +83,7 @@ class Replayer:
 
     def perform(self, step: Step, sequence: int) -> int:
         """Does a step under its mark.  Returns 0 or an errno, and never raises OSError."""
-        self._mark(sequence)
+        change_fsuid(FIRST_UID + sequence)
         performer = self._performers.get(step.op)
         if performer is None:
             return errno.EOPNOTSUPP
@@ -114,10 +119,6 @@ class Replayer:
             os.close(self._hidden)
             self._hidden = -1
 
-    @staticmethod
-    def _mark(sequence: int) -> None:
-        setfsuid(FIRST_UID + sequence)
-
     # Directories -----------------------------------------------------------------
 
     def _directory(self, node: int) -> int:
@@ -132,7 +133,7 @@ class Replayer:
             return self._hidden
         if node != self._cached_id:
             self._drop_cached()
-            self._cached_fd = self._open_node(node, _DIRECTORY)
+            self._cached_fd = self._open_directory(node)
             self._cached_id = node
         return self._cached_fd
 
@@ -142,9 +143,16 @@ class Replayer:
         self._cached_fd = -1
         self._cached_id = 0
 
-    def _open_node(self, node: int, flags: int) -> int:
+    def _open_directory(self, node: int) -> int:
         handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
-        return open_by_handle(self._root, handle, flags)
+        try:
+            return open_by_handle(self._root, handle, _DIRECTORY)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        # It is gone on the server, and the kernel has lost its place in the tree, which
+        # it would have to find again to open the handle.  It has a place here.
+        return os.open(b"n%d" % node, _DIRECTORY, dir_fd=self._hidden)
 
     # Names -----------------------------------------------------------------------
 
@@ -175,7 +183,7 @@ class Replayer:
             new = self._directory(step.new_directory)
             files.renameat2(old, step.name, new, step.new_name, step.argument)
             return
-        new = self._open_node(step.new_directory, _DIRECTORY)
+        new = self._open_directory(step.new_directory)
         try:
             files.renameat2(old, step.name, new, step.new_name, step.argument)
         finally:
@@ -187,7 +195,7 @@ class Replayer:
     # Inodes ----------------------------------------------------------------------
 
     def _touch(self, step: Step) -> None:
-        atime, mtime = _TIMES[Times(step.argument)]
+        atime, mtime = _TIMES[step.argument]
         if step.pin:
             kept = self._kept_under(step.pin)
             files.utimensat(kept, b"", atime, mtime, files.AT_EMPTY_PATH)

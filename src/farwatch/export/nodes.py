@@ -32,6 +32,7 @@ class Node:
     ``nlink``    the link count that the client last heard of, or counted itself
     ``unlinks``  removals of names planned and not yet replayed, less additions
     ``dead``     the client has seen the last name go
+    ``cached``   the client's kernel may hold pages of its content
     ``children`` of a directory: what its names hold, as told
     ``names``    (directory, name) under which the node was told
     ``attr``     the last ``fuse_attr`` told, for when the inode is gone
@@ -39,6 +40,7 @@ class Node:
 
     __slots__ = (
         "attr",
+        "cached",
         "children",
         "dead",
         "id",
@@ -60,6 +62,7 @@ class Node:
         self.nlink = 0
         self.unlinks = 0
         self.dead = False
+        self.cached = False
         self.children: dict[bytes, Node] | None = {} if S_ISDIR(mode) else None
         self.names: tuple[tuple[Node, bytes], ...] = ()
         self.attr = b""

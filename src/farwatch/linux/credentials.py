@@ -73,6 +73,25 @@ def setfsuid(uid: int) -> int:
     return before
 
 
+def can_be_fsuids(first: int, last: int) -> bool:
+    """Whether this thread may take every fsuid of a range (user_namespaces(7), uid_map)."""
+    with open("/proc/self/uid_map", "rb") as file:
+        extents = [tuple(map(int, line.split())) for line in file]
+    if not any(start <= first and last < start + count for start, _, count in extents):
+        return False
+    try:
+        before = setfsuid(first)
+    except OSError:
+        return False
+    setfsuid(before)
+    return True
+
+
+def change_fsuid(uid: int) -> None:
+    """``setfsuid`` for an id of which ``can_be_fsuids`` has said that it cannot fail."""
+    _setfsuid(uid)
+
+
 def setfsgid(gid: int) -> int:
     """Set this thread's file system gid; the one before.  OSError(EPERM) if refused."""
     before: int = _setfsgid(gid) & _HALF

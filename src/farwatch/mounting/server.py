@@ -21,6 +21,7 @@ from farwatch.export.backing import BackingFiles
 from farwatch.export.tree import Export
 from farwatch.linux.namespace import enter_private_root
 from farwatch.linux.openers import access_mode
+from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from farwatch.session.session import Session
 from farwatch.session.settings import Settings
@@ -57,9 +58,12 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
     mount_fd = os.open(_EXPORT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     source.silence(mount_fd)
     with Export(mount_fd) as export, BackingFiles(device.fileno()) as backing:
-        session = Session(export, _settings(), export, _access_mode_of(export), backing)
+        modes = OpenModes(_access_mode_of(export))
+        session = Session(export, _settings(), export, modes.mode, backing)
         own = frozenset((threading.get_native_id(),))
-        pipeline = Pipeline(source, session, export.node_at, device.send, own)
+        pipeline = Pipeline(
+            source, session, export.node_at, export.place_of, modes, device.send, own
+        )
         thread = threading.Thread(target=pipeline.run, name="source", daemon=True)
         thread.start()
         try:

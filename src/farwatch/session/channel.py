@@ -35,8 +35,6 @@ class Channel:
         self._planner = planner
         self._fh: int | None = None
         self._threads: set[int] = set()
-        self.reading = Mask(0)
-        """The kinds that the source is to be asked for, besides its own."""
 
     @property
     def is_ready(self) -> bool:
@@ -100,12 +98,12 @@ class Channel:
 
     def _watch(self, fh: int, data: memoryview) -> Payload:
         self._must_be_registered(fh)
-        if self._interest.learn(*control.decode_watches(data)):
-            reading = self._interest.reading
-            if self.reading & ~reading & Mask.OPEN:
-                self._delivery.ask(BatchFlag.RELEASE)
-                self._planner.release()
-            self.reading = reading
+        interest = self._interest
+        before = interest.reading
+        interest.learn(*control.decode_watches(data))
+        if before & ~interest.reading & Mask.OPEN:
+            self._delivery.ask(BatchFlag.RELEASE)
+            self._planner.release()
         return answered(b"")
 
     def _must_be_registered(self, fh: int) -> None:

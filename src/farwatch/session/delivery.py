@@ -2,7 +2,7 @@
 
     planned --expect--> queued --batch--> armed --WAIT--> over
                           ^                 |
-                          +---- follow-up --+   (a rename that failed goes in two halves)
+                          +--- otherwise ---+   (what failed, told in another way)
 
 One batch is under way at a time.  The server never waits for an agent: while none is
 there, replays queue up.  Every method is called with the view's lock held; what is to
@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import Op
 from farwatch.session.replay import Replay
 from farwatch.session.view import View
 
@@ -27,10 +26,6 @@ is to follow an operation of the client's does not wait long."""
 
 log = logging.getLogger(__name__)
 
-RETRIED_IN_HALVES = frozenset((errno.ESTALE, errno.ELOOP, errno.EXDEV, errno.EBUSY))
-"""Why a rename can fail in the client although it has happened on the server: the
-client has seen the new place already, or has the tree the other way round."""
-
 
 class Delivery:
     """The queue of replays of one client."""
@@ -39,11 +34,11 @@ class Delivery:
         self,
         view: View,
         armed: dict[int, Replay],
-        halves: Callable[[Replay], list[Replay]],
+        otherwise: Callable[[Replay, int], list[Replay]],
     ) -> None:
         self._view = view
         self._armed = armed
-        self._halves = halves
+        self._otherwise = otherwise
         self._queue: deque[Replay] = deque()
         self._batch: list[Replay] = []
         self._number = 0
@@ -107,12 +102,16 @@ class Delivery:
     def restart(self) -> None:
         """A new agent: what the old one had under way is to be done by this one.
 
-        Steps that were done stay done; the others are armed again.
+        Steps that were done stay done, and so do opens: what a dead agent had open is
+        closed.  The others are armed again.  If the old agent is alive and waits, it is
+        woken, to find that it is not registered any more.
         """
-        again = [replay for replay in self._batch if not replay.done]
+        if self._parked is not None:
+            self._interrupted = self._parked
+        again = [replay for replay in self._batch if not (replay.done or replay.opened)]
         for replay in self._batch:
             self._disarm(replay)
-            if replay.done:
+            if replay.done or replay.opened:
                 self._view.arrived(replay)
             replay.looked = 0
         self._batch = []
@@ -159,8 +158,7 @@ class Delivery:
             if error and not replay.cancelled and not replay.done:
                 self.failures += 1
                 log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))
-                if replay.op == Op.RENAME and error in RETRIED_IN_HALVES:
-                    retries.extend(self._halves(replay))
+                retries.extend(self._otherwise(replay, error))
             self._over(replay)
         self._queue.extendleft(reversed(retries))
 

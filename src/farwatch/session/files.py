@@ -73,6 +73,7 @@ class OpenFiles:
                 backed = False
         else:
             backed = False
+        node.cached |= not backed
         return self._enter(OpenFile(node, fd, backed), flags, backing_id)
 
     def open_replay(self, node: Node) -> bytes:

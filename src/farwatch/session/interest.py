@@ -25,23 +25,16 @@ class Interest:
         self._nodes = nodes
         self._watches: dict[int, int] = {}
         self._scan: dict[int, int] = {}
-        self._flags = 0
+        self.everything = False
+        """Whether some mark sees nodes that the client's kernel has forgotten."""
+        self.by_path = False
+        """Whether somebody wants descriptors: a touch does not reach such."""
         self.scans = 0
         """Scans that are complete, since the start."""
-        self.reading = Mask(0)
-        """The kinds that the source is to be asked for because somebody watches them."""
+        self.reading = 0
+        """The kinds (Mask bits) that the source is to be asked for: somebody watches them."""
         self.scan_seconds = 0.0
         """How long the last scan took the agent, in seconds."""
-
-    @property
-    def everything(self) -> bool:
-        """Whether some mark sees nodes that the client's kernel has forgotten."""
-        return bool(self._flags & WatchFlag.EVERYTHING)
-
-    @property
-    def by_path(self) -> bool:
-        """Whether somebody wants descriptors: a touch does not reach such."""
-        return bool(self._flags & WatchFlag.BY_PATH)
 
     def learn(self, flags: int, microseconds: int, watches: list[Watched]) -> bool:
         """Takes in one message of a scan; True if the scan is complete with it."""
@@ -53,28 +46,29 @@ class Interest:
             return False
         self._watches = self._scan
         self._scan = {}
-        self._flags = flags
+        self.everything = bool(flags & WatchFlag.EVERYTHING)
+        self.by_path = bool(flags & WatchFlag.BY_PATH)
         self.reading = self._reading()
         self.scans += 1
         self.scan_seconds = microseconds / 1e6
         return True
 
-    def _reading(self) -> Mask:
+    def _reading(self) -> int:
         union = 0
         for mask in self._watches.values():
             union |= mask
         if self.by_path:
             # A file must be open in the client for as long as it is here.
-            union |= Mask.OPEN | Mask.CLOSE_NOWRITE
-        return Mask(union) & READING
+            union |= int(Mask.OPEN | Mask.CLOSE_NOWRITE)
+        return union & int(READING)
 
     def forget(self) -> None:
         """The agent is gone: nothing is known of who watches."""
         self._watches = {}
-        self._flags = 0
-        self.reading = Mask(0)
+        self.everything = self.by_path = False
+        self.reading = 0
 
-    def watches(self, kind: Mask, *nodes: Node | None) -> bool:
+    def watches(self, kind: int, *nodes: Node | None) -> bool:
         """Whether one of these nodes is known to be watched for a kind."""
         found = self._watches
         if self.everything and found.get(0, 0) & kind:

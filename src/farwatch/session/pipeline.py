@@ -14,6 +14,7 @@ import select
 from collections.abc import Callable, Container
 
 from farwatch.events import Change, Key, Mask, Place, Record
+from farwatch.session.openmodes import OpenModes
 from farwatch.session.session import Reply, Session
 from farwatch.sources.fanotify import FanotifySource
 from farwatch.sources.settle import UNKNOWN, Holder, Settler, collect
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FLUSH_MILLISECONDS = 10
 """How long a link count that nothing has explained yet is held back."""
+_SELF = b"."
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
 
 
@@ -33,12 +35,16 @@ class Pipeline:
         source: FanotifySource,
         session: Session,
         node_at: Callable[[Key, bytes], Key | None],
+        place_of: Callable[[Key], Place | None],
+        modes: OpenModes,
         send: Callable[[Reply], None],
         own: Container[int],
     ) -> None:
         self._source = source
         self._session = session
         self._node_at = node_at
+        self._place_of = place_of
+        self._modes = modes
         self._send = send
         self._own = own
         self._settler = Settler(own)
@@ -70,7 +76,7 @@ class Pipeline:
     def _batch(self, flush: bool) -> None:
         session, settler = self._session, self._settler
         session.view.begin_drain()
-        records, disk = collect(self._read, self._at, settler)
+        records, disk = collect(self._read_with_modes, self._at, settler)
         if records or flush:
             own = self._changed_by_the_client(records)
             changes = settler.settle(records, disk, self._told, flush=flush)
@@ -84,6 +90,10 @@ class Pipeline:
         with session.view.lock:
             session.view.end_drain()
 
+    def _read_with_modes(self) -> list[Record]:
+        records = self._read()
+        return self._modes.learn(records, self._read) if records else records
+
     def _read(self) -> list[Record]:
         """What concerns the client, in the source's order.
 
@@ -92,7 +102,7 @@ class Pipeline:
         """
         read = self._source.read()
         concerns = self._session.interest.concerns
-        kept = [concerns(record) for record in read]
+        kept = [concerns(record) or self._is_below(record) for record in read]
         if all(kept):
             return read
         nodes = {record.node for record, is_kept in zip(read, kept, strict=True) if is_kept}
@@ -101,6 +111,16 @@ class Pipeline:
             for record, is_kept in zip(read, kept, strict=True)
             if is_kept or (record.place is None and record.node in nodes)
         ]
+
+    def _is_below(self, record: Record) -> bool:
+        """Whether this is about an unknown directory itself, and its parent is known.
+
+        The source does not name the parent, which is told by the child's name.
+        """
+        if record.place is None or record.place.name != _SELF or record.node is None:
+            return False
+        place = self._place_of(record.node)
+        return place is not None and place.directory in self._session.view.nodes.by_key
 
     def _at(self, place: Place) -> Key | None:
         return self._node_at(place.directory, place.name)

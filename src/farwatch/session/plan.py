@@ -20,7 +20,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cached_property
 from stat import S_IFDIR, S_IFLNK, S_IFREG, S_ISDIR, S_ISREG
 from typing import NamedTuple, Protocol
 
@@ -28,7 +29,7 @@ from farwatch.abi.control import Op, Step, Times
 from farwatch.events import Change, Key, Kind, Mask, Place
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.interest import Interest
-from farwatch.session.replay import RENAME_EXCHANGE, Replay, Where
+from farwatch.session.replay import AT, RENAME_EXCHANGE, TO, Replay, Where
 from farwatch.session.view import Name, View
 
 _GONE_KEYS = 4096
@@ -40,13 +41,17 @@ _LIGHT = 256
 node if any node is watched for them.  If there are more, only for the nodes that are: the
 scan that says so may not have seen the newest watches."""
 
+_HALVED = frozenset((errno.ESTALE, errno.ELOOP, errno.EXDEV, errno.EBUSY))
+"""Why a rename can fail in the client although it has happened on the server: the
+client has seen the new place already, or has the tree the other way round."""
+
 _TIMES = {Kind.MODIFY: Times.MODIFY, Kind.ACCESS: Times.ACCESS, Kind.ATTRIB: Times.ATTRIB}
 _OF_CONTENT = frozenset((Kind.MODIFY, Kind.ACCESS, Kind.CLOSE_WRITE, Kind.CLOSE_NOWRITE))
 """Kinds that only something that has the file open can make."""
 _READING = {
-    Kind.OPEN: Mask.OPEN,
-    Kind.ACCESS: Mask.ACCESS,
-    Kind.CLOSE_NOWRITE: Mask.CLOSE_NOWRITE,
+    Kind.OPEN: int(Mask.OPEN),
+    Kind.ACCESS: int(Mask.ACCESS),
+    Kind.CLOSE_NOWRITE: int(Mask.CLOSE_NOWRITE),
 }
 
 
@@ -69,6 +74,45 @@ class Target(NamedTuple):
     node: Node
     where: Where | None
     pin: int = 0
+
+
+class Batch:
+    """What one batch of changes says as a whole; worked out when it is asked for."""
+
+    def __init__(self, changes: list[Change], own: frozenset[Place]) -> None:
+        self._changes = changes
+        self.own = own
+
+    @cached_property
+    def deaths(self) -> frozenset[Key | None]:
+        """The nodes whose death is in the batch."""
+        return frozenset(c.node for c in self._changes if c.kind is Kind.DEATH)
+
+    @cached_property
+    def last_use(self) -> dict[Key | None, int]:
+        """For each node the index of the last change that needs it to be open."""
+        return {
+            change.node: index
+            for index, change in enumerate(self._changes)
+            if change.kind in _OF_CONTENT
+        }
+
+    @cached_property
+    def is_heavy(self) -> bool:
+        """Whether there is too much reading to tell all of it on the off chance."""
+        return sum(change.kind in _READING for change in self._changes) > _LIGHT
+
+    @cached_property
+    def closes(self) -> dict[Key, list[int]]:
+        """The access modes that the closes tell, for each node in order."""
+        modes: dict[Key, list[int]] = {}
+        for change in self._changes:
+            if change.node is not None:
+                if change.kind is Kind.CLOSE_WRITE:
+                    modes.setdefault(change.node, []).append(os.O_RDWR)
+                elif change.kind is Kind.CLOSE_NOWRITE:
+                    modes.setdefault(change.node, []).append(os.O_RDONLY)
+        return modes
 
 
 class Kept(NamedTuple):
@@ -98,12 +142,8 @@ class Planner:
         self._kept: dict[Key, list[Kept]] = {}
         self._gone: OrderedDict[Key, None] = OrderedDict()
         self._planned: list[Replay] = []
-        self._own: frozenset[Place] = frozenset()
-        self._deaths: frozenset[Key | None] = frozenset()
-        self._closes: dict[Key, list[int]] = {}
-        self._is_heavy = False
+        self._batch = Batch([], frozenset())
         self._index = 0
-        self._last_use: dict[Key, int] = {}
         self._plans: dict[Kind, Callable[[Change], None]] = {
             Kind.CREATE: self._create,
             Kind.DELETE: self._delete,
@@ -124,16 +164,9 @@ class Planner:
         ``own`` are the names that the batch has seen the server change: of those the
         batch itself says what came before and what after.
         """
-        changes = _with_deaths_in_place(changes)
-        self._own = own
-        self._deaths = frozenset(c.node for c in changes if c.kind is Kind.DEATH)
-        self._closes = _close_modes(changes)
-        self._is_heavy = sum(change.kind in _READING for change in changes) > _LIGHT
-        self._last_use = {
-            change.node: index
-            for index, change in enumerate(changes)
-            if change.node is not None and change.kind in _OF_CONTENT
-        }
+        if len(changes) > 1:
+            changes = _with_deaths_in_place(changes)
+        self._batch = Batch(changes, own)
         for self._index, change in enumerate(changes):
             planner = self._plans.get(change.kind)
             if planner is not None:
@@ -154,12 +187,21 @@ class Planner:
             self._add(self._touch_step(self._hide(node), Times(replay.step.argument)))
         return self._take()
 
-    def halves(self, replay: Replay) -> list[Replay]:
-        """A rename that the client's kernel would not do, in two that it will."""
-        if replay.at is None or replay.to is None:
+    def otherwise(self, replay: Replay, error: int) -> list[Replay]:
+        """What to do in place of a replay that the client's kernel would not do.
+
+        A rename can go in two halves; a removal be told to the node's own watches, which
+        is all that are left if its directory is gone.  Nothing is tried a third time.
+        """
+        at, to, hidden = replay.at, replay.to, self._view.hidden
+        if at is None or at[0] is hidden or (to is not None and to[0] is hidden):
             return []
-        self._half_out(replay.at, replay.node)
-        self._half_in(replay.node, replay.to, replay.other)
+        if replay.op in (Op.UNLINK, Op.RMDIR):
+            if self._interest.live(replay.node.key) is not None:
+                self._remove_nameless(replay.node)
+        elif replay.op == Op.RENAME and to is not None and error in _HALVED:
+            self._half_out(at, replay.node)
+            self._half_in(replay.node, to, replay.other)
         return self._take()
 
     def release(self) -> None:
@@ -206,7 +248,7 @@ class Planner:
             return
         node = self._obtain(change.node, change.is_dir)
         at = (directory, place.name)
-        trusted = self._is_trusted(at, node)
+        trusted = self._trust(at, node)
         self._pin_if_held(node, at)
         op = Op.RMDIR if node.is_dir else Op.UNLINK
         self._add(Replay(Step(op, directory.id, place.name), node, at=at, trusted=trusted))
@@ -231,7 +273,7 @@ class Planner:
         other = self._nodes.child(*to)
         if other is node:
             other = None
-        trusted = self._is_trusted(at, node) and (other is not None and self._is_trusted(to, other))
+        trusted = self._trust(at, node, to, other)
         if node.is_dir:
             self._look_along(at, node)
         if other is not None:
@@ -252,7 +294,7 @@ class Planner:
         for directory, where in ((node, at), (other, to)):
             if directory.is_dir:
                 self._look_along(where, directory)
-        trusted = self._is_trusted(at, node) and self._is_trusted(to, other)
+        trusted = self._trust(at, node, to, other)
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], argument=RENAME_EXCHANGE)
         self._add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
         for where in (at, to):
@@ -262,8 +304,8 @@ class Planner:
 
     def _half_out(self, at: Where, node: Node) -> None:
         """MOVED_FROM alone: into the hidden directory."""
-        trusted = self._is_trusted(at, node)
         to = self._hidden_name(node)
+        trusted = self._trust(at, node)
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
         self._add(Replay(step, node, at=at, to=to, trusted=trusted))
         self._nodes.untell(*at)
@@ -313,7 +355,7 @@ class Planner:
         key = node.key
         if node.is_dir or key in self._pins or node.nlink - node.unlinks > 1:
             return
-        if key in self._deaths and self._last_use.get(key, -1) < self._index:
+        if key in self._batch.deaths and self._batch.last_use.get(key, -1) < self._index:
             return
         if self._links_on_disk(key):
             return
@@ -371,7 +413,11 @@ class Planner:
         kind = _READING.get(change.kind)
         if kind is not None and not self._is_watched(kind, target):
             return
-        if change.kind is not Kind.ATTRIB and (target.pin or self._interest.by_path):
+        if (
+            change.kind is not Kind.ATTRIB
+            and not change.is_dir
+            and (target.pin or self._interest.by_path)
+        ):
             file = self._file_for(target, change)
             if file is not None:
                 op = Op.WRITE if change.kind is Kind.MODIFY else Op.READ
@@ -397,15 +443,14 @@ class Planner:
     def _touch_step(self, target: Target, times: Times) -> Replay:
         node, where, pin = target
         directory, name = (where[0].id, where[1]) if where is not None else (0, b"")
-        step = Step(Op.TOUCH, directory, name, argument=times, pin=pin)
-        return Replay(step, node, at=where)
+        return Replay(Step(Op.TOUCH, directory, name, 0, b"", times, 0, pin), node, at=where)
 
     def _open(self, change: Change) -> None:
         target = self._target(change)
         if target is None or change.node is None:
             return
         kept_for_path = self._interest.by_path
-        if not kept_for_path and not self._is_watched(Mask.OPEN, target):
+        if not kept_for_path and not self._is_watched(_READING[Kind.OPEN], target):
             return
         if not (S_ISREG(target.node.kind) or S_ISDIR(target.node.kind)):
             return
@@ -421,7 +466,7 @@ class Planner:
         """The access mode of an open: the event does not say it."""
         if change.node is None or change.is_dir:
             return os.O_RDONLY
-        closes = self._closes.get(change.node)
+        closes = self._batch.closes.get(change.node)
         if closes:
             return closes.pop(0)
         mode = self._access_mode(change.thread, change.node)
@@ -438,7 +483,7 @@ class Planner:
         target = self._target(change)
         if target is None or not (S_ISREG(target.node.kind) or S_ISDIR(target.node.kind)):
             return
-        if not writes and not self._is_watched(Mask.CLOSE_NOWRITE, target):
+        if not writes and not self._is_watched(_READING[Kind.CLOSE_NOWRITE], target):
             return
         mode = os.O_WRONLY if writes else os.O_RDONLY
         self._add(self._open_step(Op.OPEN_CLOSE, target, mode))
@@ -470,7 +515,7 @@ class Planner:
             return Target(pinned[1], None, pinned[0])
         if key in self._gone:
             return None
-        if place is not None and (place.name == b"." or place.directory == key):
+        if change.is_dir:
             return self._target_directory(key)
         directory = self._directory(place) if place is not None else None
         known = self._interest.live(key)
@@ -553,7 +598,7 @@ class Planner:
 
     def _is_outdated(self, place: Place) -> bool:
         """Whether the client itself has changed the name since."""
-        if place in self._own:
+        if place in self._batch.own:
             return False
         directory = self._nodes.by_key.get(place.directory)
         return directory is not None and self._view.changed_since(directory, place.name)
@@ -567,23 +612,20 @@ class Planner:
             and not self._view.is_stray(directory, name)
         )
 
-    def _is_watched(self, kind: Mask, target: Target) -> bool:
-        if not self._is_heavy:
+    def _trust(
+        self, at: Where, node: Node, to: Where | None = None, other: Node | None = None
+    ) -> int:
+        """``Replay.trusted`` of a step about these names."""
+        trusted = AT if self._is_trusted(at, node) else 0
+        if to is not None and other is not None and self._is_trusted(to, other):
+            trusted |= TO
+        return trusted
+
+    def _is_watched(self, kind: int, target: Target) -> bool:
+        if not self._batch.is_heavy:
             return bool(self._interest.reading & kind)
         directory = target.where[0] if target.where is not None else None
         return self._interest.watches(kind, target.node, directory)
-
-
-def _close_modes(changes: Iterable[Change]) -> dict[Key, list[int]]:
-    """The access modes that the batch's closes tell, for each node in order."""
-    modes: dict[Key, list[int]] = {}
-    for change in changes:
-        if change.node is not None:
-            if change.kind is Kind.CLOSE_WRITE:
-                modes.setdefault(change.node, []).append(os.O_RDWR)
-            elif change.kind is Kind.CLOSE_NOWRITE:
-                modes.setdefault(change.node, []).append(os.O_RDONLY)
-    return modes
 
 
 def _with_deaths_in_place(changes: list[Change]) -> list[Change]:

@@ -45,16 +45,22 @@ from farwatch.abi.control import FIRST_UID, LAST_UID, Op, Step, Times
 from farwatch.abi.fuse import Opcode, Valid
 from farwatch.export.nodes import Node
 from farwatch.session.request import Payload, Request, fail, names, one_name
-from farwatch.session.view import View, with_links
+from farwatch.session.view import ATTR_SECONDS, ENTRY_SECONDS, View, with_links
 
 if TYPE_CHECKING:
     from farwatch.session.files import ReplayOpens
 
 _CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
+KEEPING_NAMES = frozenset((Op.TOUCH, Op.OPEN, Op.OPEN_CLOSE, Op.LOOK))
+"""Steps after which their names hold what they held before."""
+AT, TO = 1, 2
+"""The two names of a step, as bits."""
 RENAME_EXCHANGE = 1 << 1
 """``RENAME_EXCHANGE`` of linux/fs.h."""
 _TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
+_MODIFY = int(Times.MODIFY)
+_FLUSH = int(Opcode.FLUSH)
 _IMPOSSIBLE_NSEC = 999_999_999
 _MTIME_OFFSET = 4 * 8
 _MTIME_NSEC_OFFSET = 6 * 8 + 4
@@ -69,7 +75,8 @@ class Replay:
     ``node``     what the step is about
     ``other``    what a RENAME replaces, or exchanges with
     ``at, to``   the names that the step is about: the old and the new one
-    ``trusted``  the client believes the names to hold ``node`` and ``other``
+    ``trusted``  the names (AT, TO) of which the client is known to believe the right thing
+    ``looked``   the names that it has asked for in this step
     ``final``    the inode is gone: this takes its last link, whatever was counted
     """
 
@@ -81,6 +88,7 @@ class Replay:
         "looked",
         "node",
         "op",
+        "opened",
         "other",
         "sequence",
         "step",
@@ -95,7 +103,7 @@ class Replay:
         at: Where | None = None,
         to: Where | None = None,
         other: Node | None = None,
-        trusted: bool = False,
+        trusted: int = 0,
         final: bool = False,
     ) -> None:
         self.step = step
@@ -109,6 +117,7 @@ class Replay:
         self.looked = 0
         self.sequence = -1
         self.done = False
+        self.opened = False
         self.cancelled = False
 
     def names(self) -> list[Where]:
@@ -132,6 +141,11 @@ class Replay:
         if self.op == Op.RENAME and self.other is not None and not self.exchanges:
             return [(self.other, 1)]
         return []
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether the names hold afterwards what they held before."""
+        return self.op in KEEPING_NAMES
 
     @property
     def exchanges(self) -> bool:
@@ -186,7 +200,7 @@ class Answers:
 
     def answer(self, request: Request) -> Payload | None:
         """The payload of a marked request's reply.  Raises OSError: see the top."""
-        if request.opcode == Opcode.FLUSH:
+        if request.opcode == _FLUSH:
             return b""
         replay = self.armed.get(request.uid - FIRST_UID)
         handler = self._handlers.get(request.opcode)
@@ -210,20 +224,24 @@ class Answers:
 
     def _lookup(self, replay: Replay, request: Request) -> Payload:
         name = one_name(request.body)
+        where = None
         if _is(replay.at, request.node, name):
-            replay.looked |= 1
+            replay.looked |= AT
             node = None if replay.op in _CREATES else replay.node
+            where = replay.at if replay.op in KEEPING_NAMES else None
         elif _is(replay.to, request.node, name):
-            replay.looked |= 2
+            replay.looked |= TO
             node = replay.other if replay.op == Op.RENAME else None
         else:
             raise fail(errno.EPERM, "not armed")
         if node is None:
             raise fail(errno.ENOENT)
-        return self._entry(node, self._as_it_was(replay, node))
+        return self._entry(node, self._as_it_was(replay, node), where)
 
-    def _entry(self, node: Node, attributes: bytes) -> bytes:
-        return self._view.entry(node, attributes, seconds=0)
+    def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
+        """Good for as long as any look-up's, unless a replay of the name is to follow."""
+        is_last = where is not None and self._view.is_settled(where[0], where[1], node)
+        return self._view.entry(node, attributes, ENTRY_SECONDS if is_last else 0)
 
     def _as_it_was(self, replay: Replay, node: Node) -> bytes:
         attributes = self._attributes(node)
@@ -261,7 +279,7 @@ class Answers:
         if expected.get(Op(replay.op)) != request.opcode or not _is(replay.at, request.node, name):
             raise fail(errno.EPERM, "not armed")
         replay.done = True
-        return self._entry(replay.node, self._attributes(replay.node))
+        return self._entry(replay.node, self._attributes(replay.node), replay.at)
 
     def _link(self, replay: Replay, request: Request) -> Payload:
         (old,) = fuse.LINK_IN.unpack_from(request.body)
@@ -272,7 +290,7 @@ class Answers:
             raise fail(errno.ESTALE)
         replay.node.unlinks += 1
         replay.done = True
-        return self._entry(replay.node, self._attributes(replay.node))
+        return self._entry(replay.node, self._attributes(replay.node), replay.to)
 
     def _remove(self, replay: Replay, request: Request) -> Payload:
         expected = Opcode.RMDIR if replay.op == Op.RMDIR else Opcode.UNLINK
@@ -283,7 +301,7 @@ class Answers:
             or not _is(replay.at, request.node, name)
         ):
             raise fail(errno.EPERM, "not armed")
-        self._must_know(replay, 1)
+        self._must_know(replay, AT)
         self._lost(replay.node)
         replay.done = True
         return b""
@@ -299,22 +317,20 @@ class Answers:
             or (flags[0] if flags else 0) != replay.step.argument
         ):
             raise fail(errno.EPERM, "not armed")
-        self._must_know(replay, 3)
+        self._must_know(replay, AT | TO)
         if replay.other is not None and not replay.exchanges:
             self._lost(replay.other)
         replay.done = True
         return b""
 
-    def _must_know(self, replay: Replay, looked: int) -> None:
-        if replay.looked & looked == looked:
+    def _must_know(self, replay: Replay, ends: int) -> None:
+        """The client believes the right thing of the names, or is made to ask."""
+        if (replay.looked | replay.trusted) & ends != ends:
+            raise fail(errno.ESTALE)
+        loser, end = (replay.node, AT) if replay.op in _REMOVES else (replay.other, TO)
+        if loser is None or loser.is_dir or replay.exchanges or replay.looked & end:
             return
-        loser = replay.node if replay.op in _REMOVES else replay.other
-        if replay.exchanges:
-            loser = None
-        right_count = (
-            loser is None or loser.is_dir or loser.nlink == self._links_before(replay, loser)
-        )
-        if not (replay.trusted and right_count):
+        if loser.nlink != self._links_before(replay, loser):
             raise fail(errno.ESTALE)
 
     def _lost(self, node: Node) -> None:
@@ -329,15 +345,17 @@ class Answers:
             raise fail(errno.EPERM, "not armed")
         self._must_be(replay, request)
         attributes = self._attributes(replay.node)
-        if replay.step.argument == Times.MODIFY and not replay.node.is_dir:
-            attributes = _with_impossible_mtime(attributes)
         replay.done = True
-        return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + attributes
+        if replay.node.cached and replay.step.argument == _MODIFY:
+            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _with_impossible_mtime(attributes)
+        return fuse.ATTR_OUT_HEAD.pack(ATTR_SECONDS, 0, 0) + attributes
 
     def _open(self, replay: Replay, request: Request) -> Payload:
         if replay.op not in (Op.OPEN, Op.OPEN_CLOSE):
             raise fail(errno.EPERM, "not armed")
         self._must_be(replay, request)
+        # Not done: the kernel may still refuse it (EIO), and the step is tried again.
+        replay.opened = True
         return self._opens.open(replay.node, request.opcode == Opcode.OPENDIR)
 
     def _must_be(self, replay: Replay, request: Request) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from farwatch.abi import fuse
 from farwatch.abi.control import BatchFlag
 from farwatch.abi.fuse import Opcode
-from farwatch.events import Change, Key, Mask, Place
+from farwatch.events import Change, Key, Place
 from farwatch.export.backing import BackingFiles
 from farwatch.export.nodes import ROOT_ID, Node, NodeTable
 from farwatch.export.tree import Export
@@ -77,6 +77,8 @@ _HARMLESS = frozenset(
 _QUIET = frozenset(
     (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.IOCTL)
 )
+_LOOKUP = int(Opcode.LOOKUP)
+_OPENDIR = int(Opcode.OPENDIR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
 _LEAST_SCAN_PAUSE = 0.25
 _SCAN_SHARE = 30
@@ -122,7 +124,7 @@ class Session:
             ReplayOpens(self._files, self._directories),
             self._is_agent,
         )
-        self.delivery = Delivery(view, self._answers.armed, self._planner.halves)
+        self.delivery = Delivery(view, self._answers.armed, self._planner.otherwise)
         self.channel = Channel(settings, self.delivery, self.interest, self._planner)
         view.cancel = self._cancel
         self._scan_asked = 0.0
@@ -187,17 +189,32 @@ class Session:
 
     def _marked(self, request: Request) -> Payload | None:
         opcode = request.opcode
-        if opcode == Opcode.LOOKUP:
+        if opcode == _LOOKUP:
             name = names(request.body, 0, 1)[0]
             if request.node == ROOT_ID and name == self._settings.hidden_name:
                 hidden = self.view.hidden
                 return self.view.entry(hidden, self.view.last_attributes(hidden))
             if name in (b".", b".."):
                 return self._naming.lookup(request)
-        armed = opcode == Opcode.OPENDIR and self._answers.opens_directory(request)
+            directory = self._hidden_directory(request.node, name)
+            if directory is not None:
+                return self.view.entry(directory, self._naming.attributes(directory), 0)
+        armed = opcode == _OPENDIR and self._answers.opens_directory(request)
         if opcode in _HARMLESS and not armed:
             return self._handlers[opcode](request)
         return self._answers.answer(request)
+
+    def _hidden_directory(self, parent: int, name: bytes) -> Node | None:
+        """A directory that the agent reaches through the hidden one.
+
+        Not one that has its place in a step there: that is looked up as the step says.
+        """
+        if parent != self.view.hidden.id or (parent, name) in self.view.pending:
+            return None
+        if not (name.startswith(b"n") and name[1:].isdigit()):
+            return None
+        node = self.view.nodes.by_id.get(int(name[1:]))
+        return node if node is not None and node.is_dir else None
 
     def _note_activity(self) -> None:
         """Somebody is active in the client, who may be about to place a watch."""
@@ -269,9 +286,9 @@ class Session:
         return _replied(answer[0], answered(answer[1]))
 
     @property
-    def reading(self) -> Mask:
-        """The kinds that the source is to be asked for, besides its own."""
-        return self.channel.reading
+    def reading(self) -> int:
+        """The kinds (Mask bits) that the source is to be asked for, besides its own."""
+        return self.interest.reading
 
     def close(self) -> None:
         """Close everything that the client has left open."""

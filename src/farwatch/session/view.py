@@ -201,6 +201,13 @@ class View:
         """
         return told is None and (node is None or not node.names)
 
+    def is_settled(self, directory: Node, name: bytes, node: Node) -> bool:
+        """Whether a name holds this node and nothing on its way will change that."""
+        replays = self.pending.get((directory.id, name), ())
+        return self.nodes.child(directory, name) is node and all(
+            replay.done or replay.keeps_names for replay in replays
+        )
+
     def believed(self, directory: Node, name: bytes) -> Node | None:
         """What the client kernel holds under a name, as far as it was told."""
         stray = self._strays.get((directory.id, name))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from farwatch.abi.fanotify import METADATA_SIZE, parse
-from farwatch.events import READING, Mask, Record
+from farwatch.events import READING, Record
 from farwatch.linux import fanotify as fan
 
 BASE = (
@@ -40,6 +40,8 @@ SILENCED = fan.FAN_OPEN | fan.FAN_ACCESS | fan.FAN_MODIFY | fan.FAN_CLOSE | fan.
 
 _READ_SIZE = 1 << 16
 _LIMIT = 1 << 22
+_LONGEST = 2048
+"""More bytes than any event takes: two names of 255 bytes and five handles of 128."""
 
 _NO_GROUP = {
     errno.EPERM: "fanotify needs CAP_SYS_ADMIN (run it as root)",
@@ -91,9 +93,9 @@ class FanotifySource:
             raise _explained(error, _NO_MARK) from error
 
     @property
-    def wanted(self) -> Mask:
-        """The kinds that reading makes which are asked for now."""
-        return Mask(self._wanted)
+    def wanted(self) -> int:
+        """The kinds that reading makes which are asked for now (Mask bits)."""
+        return self._wanted
 
     def want(self, mask: int) -> None:
         """Ask for exactly these of the READING kinds from now on.
@@ -140,6 +142,9 @@ class FanotifySource:
                 break
             records += parse(buffer[:size].tobytes())
             limit -= size
+            # The kernel fills the buffer while events wait: this was all of them.
+            if size < _READ_SIZE - _LONGEST:
+                break
         return records
 
     def queued(self) -> int:

@@ -105,6 +105,9 @@ _SELF = b"."
 _BETWEEN_HALVES = 64
 """How many records of other threads may stand between the halves of an exchange."""
 
+_FEW = 8
+"""Records in a batch that is looked at for being plain."""
+
 _ANY = b""
 """Expected: whichever node the rename replaced (no key is empty)."""
 
@@ -244,6 +247,10 @@ class Settler:
         this batch, that the name holds.  ``flush`` says that the queue has been
         empty for a while: what is carried is not going to be explained.
         """
+        if len(records) <= _FEW and not disk:
+            changes = self.plain(records)
+            if changes is not None:
+                return changes
         if self.held:
             records = [*self.held, *records]
             disk = {**self.held_disk, **disk}
@@ -257,6 +264,38 @@ class Settler:
             self.expected.clear()
             self.anticipated.clear()
         return walk.result()
+
+    def plain(self, records: Sequence[Record]) -> list[Change] | None:
+        """The changes of a few records that need no walk; None if they do.
+
+        Nothing waits from before, and each is of a name (not a rename, not the
+        server's), with at most one event of its own.  That is what a queue gives that is
+        read at once, and there the time until the event is told counts.
+        """
+        if self.carried or self.expected or self.anticipated or self.suspects or self.held:
+            return None
+        changes: list[Change] = []
+        once: set[Place] = set()
+        for mask, thread, place, node, _ in records:
+            names = mask & _STRUCTURE
+            if place is None or place.name == _SELF or thread in self.own:
+                return None
+            if names:
+                if names & (names - 1) or names == _RENAME or place in once:
+                    return None
+                once.add(place)
+            is_dir = bool(mask & _ISDIR)
+            if names == _CREATE:
+                changes.append(Change(Kind.CREATE, place, node, is_dir, thread=thread))
+            changes += [
+                Change(kind, place, node, is_dir, thread=thread)
+                for kind in _KINDS[mask & _MIDLIFE_BITS]
+            ]
+            if names == _DELETE:
+                if node is not None:
+                    self.departed.add(node)
+                changes.append(Change(Kind.DELETE, place, node, is_dir, thread=thread))
+        return changes
 
     def is_half_an_exchange(
         self,
@@ -915,6 +954,9 @@ class _Walk:
         expected = self.settler.expected.pop(thread)
         if place is not None and place.name == _SELF:
             node, place = place.directory, None
+        if expected == _ANY and mask & _ISDIR and not mask & _DELETE_SELF:
+            # Directories have an ATTRIB of their own, by chmod: take it for that.
+            return
         if place is None and node is not None and mask & _ATTRIB and expected in (node, _ANY):
             self.replaced.add((thread, node))
             self.settler.departed.add(node)

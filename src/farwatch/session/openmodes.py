@@ -1,0 +1,55 @@
+"""How files are opened on the source's side, which its OPEN events do not say.
+
+The close says it, if it is read with the open.  If not, whoever has opened the file is
+asked, who has it open still; and if it has not, then the close is in the queue by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from farwatch.events import Key, Mask, Record
+
+_OPEN = int(Mask.OPEN)
+_CLOSE = int(Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
+_ISDIR = int(Mask.ISDIR)
+_ROUNDS = 3
+
+
+class OpenModes:
+    """The access modes of what one batch opens and does not close."""
+
+    def __init__(self, ask: Callable[[int, Key], int | None]) -> None:
+        """``ask`` gives the access mode that a thread has a node open with, if it has."""
+        self._ask = ask
+        self._modes: dict[tuple[int, Key], int] = {}
+
+    def mode(self, thread: int, node: Key) -> int | None:
+        """The access mode of an open of the batch that was learnt last; None: unknown."""
+        return self._modes.get((thread, node))
+
+    def learn(self, records: list[Record], read: Callable[[], list[Record]]) -> list[Record]:
+        """The records, and what had to be read further to know how files were opened."""
+        self._modes.clear()
+        for _ in range(_ROUNDS):
+            if not self._are_missing(records):
+                break
+            records = records + read()
+        return records
+
+    def _are_missing(self, records: list[Record]) -> bool:
+        opens = [r for r in records if r.mask & _OPEN and not r.mask & (_CLOSE | _ISDIR)]
+        if not opens:
+            return False
+        closed = {record.node for record in records if record.mask & _CLOSE}
+        missing = False
+        for record in opens:
+            node, key = record.node, (record.thread, record.node)
+            if node is None or node in closed or key in self._modes:
+                continue
+            mode = self._ask(record.thread, node)
+            if mode is None:
+                missing = True
+            else:
+                self._modes[record.thread, node] = mode
+        return missing
