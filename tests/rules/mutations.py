@@ -145,6 +145,8 @@ def late_by_a_batch(_: str) -> None:
 def acts_otherwise(_: str) -> None:
     """At its first removal the agent does all that it is not asked to, by its mark."""
     # Its own mount namespace will hold no files: all is imported before.
+    from farwatch.abi.control import FIRST_UID
+    from farwatch.linux.credentials import setfsuid
     from tests.rules import hostile
 
     is_over = False
@@ -153,7 +155,7 @@ def acts_otherwise(_: str) -> None:
         nonlocal is_over
         if step.op == Op.UNLINK and not is_over:
             is_over = True
-            self._mark(sequence)
+            setfsuid(FIRST_UID + sequence)
             _say("otherwise: " + hostile.report(hostile.attempt_all(self._root)))
         return original(self, step, sequence)
 

@@ -241,6 +241,13 @@ class Scene:
         """The process that owns the source."""
         return next(pid for pid in self.stage.processes() if list(fanotify_masks(pid)))
 
+    def wait_until_marks_are_known(self) -> None:
+        """Return when the server knows that there is a fanotify group in the client.
+
+        It then asks the source for opens.
+        """
+        self.stage.wait_for_reading(0x20)
+
     def resume_agents(self) -> None:
         for pid in self.agents():
             with suppress(ProcessLookupError):

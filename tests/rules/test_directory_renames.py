@@ -22,12 +22,11 @@ def test_a_directory_is_seen_in_its_new_place(rule: Rule) -> None:
             (scene.src / "a/s").rename(scene.src / "b/s")
             assert os.listdir(scene.mnt / "b") == ["s"]
             assert os.listdir(scene.mnt / "b/s") == []
-        told = watcher.told() + watcher.told()
-        rule.expect(
-            (told, len(set(watcher.cookies))),
-            held=(["a MOVED_FROM s", "b MOVED_TO s", "moved MOVE_SELF"], 1),
-            harm=([], 0),
-        )
+        told = watcher.told()
+        if not rule.off:
+            assert told == ["a MOVED_FROM s", "b MOVED_TO s", "moved MOVE_SELF"]
+            assert len(set(watcher.cookies)) == 1
+        rule.expect("a MOVED_FROM s" in told, held=True, harm=False)
 
 
 def nested(src: Path) -> None:
@@ -42,23 +41,19 @@ def test_parent_and_child_are_swapped(rule: Rule) -> None:
             (scene.src / "p/c").rename(scene.src / "c")
             (scene.src / "p").rename(scene.src / "c/p")
             assert os.listdir(scene.mnt / "c/p") == []
-        told = watcher.told() + watcher.told()
+        told = watcher.told()
         assert os.listdir(scene.mnt / "c") == ["p"]
-        rule.expect(
-            (told, len(set(watcher.cookies))),
-            held=(
-                [
-                    "parent MOVED_FROM c",
-                    "root MOVED_TO c",
-                    "child MOVE_SELF",
-                    "root MOVED_FROM p",
-                    "child MOVED_TO p",
-                    "parent MOVE_SELF",
-                ],
-                2,
-            ),
-            harm=([], 0),
-        )
+        if not rule.off:
+            assert told == [
+                "parent MOVED_FROM c",
+                "root MOVED_TO c",
+                "child MOVE_SELF",
+                "root MOVED_FROM p",
+                "child MOVED_TO p",
+                "parent MOVE_SELF",
+            ]
+            assert len(set(watcher.cookies)) == 2
+        rule.expect("parent MOVED_FROM c" in told, held=True, harm=False)
 
 
 def pair(src: Path) -> None:
@@ -77,5 +72,5 @@ def test_the_two_events_of_an_exchange_are_one_replay(rule: Rule) -> None:
         rule.expect(
             told,
             held=["first MOVE_SELF", "second MOVE_SELF"],
-            harm=["second DELETE_SELF", "second IGNORED", "first MOVE_SELF"],
+            harm=["second ATTRIB", "first MOVE_SELF", "second DELETE_SELF", "second IGNORED"],
         )

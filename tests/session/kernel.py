@@ -110,6 +110,11 @@ class Batch(NamedTuple):
     sequence: int
     steps: list[Step]
 
+    def mark(self, op: int) -> int:
+        """The user id that the agent has while it is on the first step with this op."""
+        index = [step.op for step in self.steps].index(op)
+        return FIRST_UID + (self.sequence + index) % 0x10000
+
 
 def request(
     opcode: int,
@@ -250,8 +255,9 @@ class Kernel:
         reply = self.session.receive(memoryview(data))
         if reply is None:
             return None
-        assert opcode not in WITHOUT_REPLY
         number, payload = checked(reply, self._unique)
+        # INTERRUPT may be refused, and has no other answer (fs/fuse/dev.c).
+        assert opcode not in WITHOUT_REPLY or (opcode == INTERRUPT and number)
         if number:
             raise Refused(number, errno.errorcode.get(number, str(number)))
         return payload

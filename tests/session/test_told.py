@@ -214,7 +214,7 @@ def test_a_stray_is_not_trusted_by_an_unlink(kernel: Kernel, agent: Agent) -> No
     kernel.deliver(change)
     batch = agent.wait()
     assert batch is not None
-    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    mark = {"uid": batch.mark(UNLINK), "pid": agent.pid}
     for _ in range(2):
         with pytest.raises(Refused, match="ESTALE"):
             kernel.unlink("x", **mark)
@@ -258,9 +258,10 @@ def test_a_cancelled_replay_is_refused_even_while_the_agent_is_on_it(
     assert batch is not None
     kernel.mknod("x")
     before = disk.snapshot()
-    for act in (kernel.unlink, kernel.lookup):
+    mark = {"uid": batch.mark(UNLINK), "pid": agent.pid}
+    for act in (lambda: kernel.unlink("x", **mark), lambda: kernel.lookup("x", **mark)):
         with pytest.raises(Refused, match="ECANCELED"):
-            act("x", uid=FIRST_UID + batch.sequence, pid=agent.pid)  # type: ignore[operator]
+            act()
     assert disk.snapshot() == before
     assert kernel.lookup("x").entry_valid == 0  # its replay is not over yet
     again = agent.wait(batch.number, [(len(batch.steps) - 1, errno.ECANCELED)])

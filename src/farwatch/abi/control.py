@@ -6,7 +6,8 @@ are bytes without a NUL, lengths are in bytes.
 
     HELLO   agent -> server  version, capabilities
             server -> agent  version, fsuid, generation, name of the hidden directory
-    WAIT    agent -> server  the batch that is done, and an errno for each step that failed
+    WAIT    agent -> server  the batch that is done, an errno for each step that failed, and
+                             the outcome of earlier steps that were EINPROGRESS
             server -> agent  the next batch: its number, flags, first sequence, steps
     WATCH   agent -> server  what somebody in the client watches, after a scan
 
@@ -50,8 +51,8 @@ HELLO_IN = Struct("<II")
 """version, capabilities."""
 HELLO_OUT = Struct("<IIIH")
 """version, fsuid, generation of every node but the root, length of the hidden name."""
-WAIT_IN = Struct("<QI")
-"""number of the batch that is done, number of failures."""
+WAIT_IN = Struct("<QII")
+"""number of the batch that is done, number of failures, number of late steps."""
 FAILURE = Struct("<II")
 """index of the step in its batch, errno."""
 BATCH = Struct("<QIII")
@@ -210,25 +211,38 @@ def _decode_steps(message: bytes, count: int) -> Iterator[Step]:
         offset = end
 
 
-def encode_wait(number: int, failures: Iterable[tuple[int, int]]) -> bytes:
+class Late(NamedTuple):
+    """A step that was reported as EINPROGRESS, and is done: its sequence, and 0 or an errno."""
+
+    sequence: int
+    errno: int
+
+
+def encode_wait(
+    number: int, failures: Iterable[tuple[int, int]], late: Iterable[Late] = ()
+) -> bytes:
     """WAIT's question: batch ``number`` is done but for ``failures`` (index, errno)."""
-    packed = [FAILURE.pack(index, error) for index, error in failures]
     room = (BUFFER_SIZE - WAIT_IN.size) // FAILURE.size
-    return WAIT_IN.pack(number, len(packed[:room])) + b"".join(packed[:room])
+    failed = [FAILURE.pack(index, error) for index, error in failures][:room]
+    done = [FAILURE.pack(*step) for step in late][: room - len(failed)]
+    return WAIT_IN.pack(number, len(failed), len(done)) + b"".join(failed + done)
 
 
-def decode_wait(message: bytes | memoryview) -> tuple[int, list[tuple[int, int]]]:
-    """The batch that is done, and its failures.  Raises Malformed."""
+def decode_wait(
+    message: bytes | memoryview,
+) -> tuple[int, list[tuple[int, int]], list[Late]]:
+    """The batch that is done, its failures, and late steps.  Raises Malformed."""
     try:
-        number, count = WAIT_IN.unpack_from(message, 0)
-        if count > BUFFER_SIZE // FAILURE.size:
-            raise Malformed("WAIT: more failures than there is room for")
-        return number, [
+        number, count, late = WAIT_IN.unpack_from(message, 0)
+        if count + late > BUFFER_SIZE // FAILURE.size:
+            raise Malformed("WAIT: more steps than there is room for")
+        entries = [
             FAILURE.unpack_from(message, WAIT_IN.size + index * FAILURE.size)
-            for index in range(count)
+            for index in range(count + late)
         ]
     except struct.error as error:
         raise Malformed(f"WAIT: {error}") from None
+    return number, entries[:count], [Late(*entry) for entry in entries[count:]]
 
 
 class Watched(NamedTuple):

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import Hello, Step, Watched
+from farwatch.abi.control import Hello, Late, Step, Watched
 from farwatch.linux.files import ioctl
 
 
@@ -43,14 +43,14 @@ class Channel:
             raise NotServed(_REASONS[errno.ENOTTY]) from None
 
     def wait(
-        self, done: int, failures: Iterable[tuple[int, int]]
+        self, done: int, failures: Iterable[tuple[int, int]], late: Iterable[Late] = ()
     ) -> tuple[int, int, int, list[Step]]:
         """Acknowledges a batch and waits for the next: number, flags, sequence, steps.
 
         Raises OSError: EINTR if a signal came, ENOTCONN or ECONNABORTED if the server
         is gone.
         """
-        message = control.encode_wait(done, failures)
+        message = control.encode_wait(done, failures, late)
         return control.decode_batch(self._exchange(control.WAIT, message))
 
     def watch(self, flags: int, microseconds: int, watches: list[Watched]) -> None:

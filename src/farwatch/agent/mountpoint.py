@@ -15,6 +15,7 @@ from typing import Self
 from farwatch.linux import mounts
 from farwatch.linux.files import AT_FDCWD
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _SAFE = mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_NOSUID
 
 
@@ -23,13 +24,12 @@ class MountPoint:
 
     def __init__(self, path: bytes) -> None:
         """Clones the mount that ``path`` is on.  Raises OSError.  Needs CAP_SYS_ADMIN."""
+        self._path = os.path.realpath(path)
         self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._client_root = os.open("/", _DIRECTORY)
+        self.clone = -1
         try:
             self.clone = mounts.open_tree(AT_FDCWD, path, mounts.OPEN_TREE_CLONE)
-        except OSError:
-            os.close(self._table)
-            raise
-        try:
             mounts.mount_setattr(self.clone, _SAFE, mounts.MOUNT_ATTR_RDONLY, recursive=False)
             self.device = os.stat(b".", dir_fd=self.clone, follow_symlinks=False).st_dev
         except OSError:
@@ -55,6 +55,20 @@ class MountPoint:
             if entry.device == self.device
         }
 
+    def open_visible(self) -> int | None:
+        """A new O_PATH descriptor of the mount as the client sees it; None if it is gone.
+
+        Not to be kept: it makes the mount busy.
+        """
+        try:
+            fd = os.open(self._path.lstrip(b"/") or b".", _DIRECTORY, dir_fd=self._client_root)
+        except OSError:
+            return None
+        if os.stat(fd).st_dev == self.device:
+            return fd
+        os.close(fd)
+        return None
+
     def open_root(self) -> int:
         """A new descriptor of the clone's root directory, for ioctl and handles."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -62,10 +76,10 @@ class MountPoint:
 
     def close(self) -> None:
         """Let go of the clone.  May be called twice."""
-        for fd in (self.clone, self._table):
+        for fd in (self.clone, self._table, self._client_root):
             if fd >= 0:
                 os.close(fd)
-        self.clone = self._table = -1
+        self.clone = self._table = self._client_root = -1
 
     def __enter__(self) -> Self:
         return self

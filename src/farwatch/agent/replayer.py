@@ -16,6 +16,7 @@ from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
 
 from farwatch.abi.control import FIRST_UID, HIDDEN_ID, LAST_UID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.agent.kept import Kept
 from farwatch.linux import files
 from farwatch.linux.credentials import (
     CAP_DAC_OVERRIDE,
@@ -47,12 +48,27 @@ _TIMES: dict[int, tuple[int, int]] = {
 
 
 class Replayer:
-    """Performs steps, in one thread.  Owns what it keeps open; ``root`` is the caller's."""
+    """Performs steps, in the thread that makes it.
 
-    def __init__(self, root: int, hello: Hello) -> None:
+    ``root`` is the root directory in the clone, and the caller's.  ``files`` and ``pins``
+    are shared with other replayers.  ``visible`` opens the root of the mount that the
+    client sees, if somebody listens for paths there: such hear only what is opened
+    through it, and are given its paths.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        hello: Hello,
+        files_kept: Kept,
+        pins: Kept,
+        visible: Callable[[], int | None],
+    ) -> None:
         self._root = root
         self._generation = hello.generation
-        self._kept: dict[int, int] = {}
+        self._files = files_kept
+        self._pins = pins
+        self._visible = visible
         self._cached_id = 0
         self._cached_fd = -1
         self._hidden = -1
@@ -75,7 +91,7 @@ class Replayer:
             Op.OPEN: self._open,
             Op.CLOSE: self._close_kept,
             Op.PIN: self._pin,
-            Op.UNPIN: self._close_kept,
+            Op.UNPIN: self._unpin,
             Op.LOOK: self._look,
             Op.WRITE: self._write,
             Op.READ: self._read,
@@ -105,15 +121,8 @@ class Replayer:
         """Lets go of what is only kept for the length of a batch."""
         self._drop_cached()
 
-    def release_kept(self) -> None:
-        """Closes everything that was kept for an OPEN or a PIN."""
-        for fd in self._kept.values():
-            os.close(fd)
-        self._kept.clear()
-
     def close(self) -> None:
-        """Lets go of everything."""
-        self.release_kept()
+        """Lets go of what is not shared."""
         self._drop_cached()
         if self._hidden >= 0:
             os.close(self._hidden)
@@ -143,10 +152,11 @@ class Replayer:
         self._cached_fd = -1
         self._cached_id = 0
 
-    def _open_directory(self, node: int) -> int:
+    def _open_directory(self, node: int, root: int | None = None) -> int:
+        """A directory by its handle, in the mount of ``root`` (else in the clone)."""
         handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
         try:
-            return open_by_handle(self._root, handle, _DIRECTORY)
+            return open_by_handle(self._root if root is None else root, handle, _DIRECTORY)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
@@ -197,8 +207,7 @@ class Replayer:
     def _touch(self, step: Step) -> None:
         atime, mtime = _TIMES[step.argument]
         if step.pin:
-            kept = self._kept_under(step.pin)
-            files.utimensat(kept, b"", atime, mtime, files.AT_EMPTY_PATH)
+            files.utimensat(self._pins.get(step.pin), b"", atime, mtime, files.AT_EMPTY_PATH)
             return
         directory = self._directory(step.directory)
         if not step.name:
@@ -210,7 +219,7 @@ class Replayer:
         os.close(self._open_file(step))
 
     def _open(self, step: Step) -> None:
-        self._keep(step.token, self._open_file(step))
+        self._files.put(step.token, self._open_file(step))
 
     def _open_file(self, step: Step) -> int:
         """Opens a regular file or directory, and nothing else.
@@ -219,8 +228,22 @@ class Replayer:
         there is looked at through O_PATH, and what was looked at is opened.
         """
         if step.pin:
-            return self._reopen(self._kept_under(step.pin), step.argument)
-        directory = self._directory(step.directory)
+            return self._reopen(self._pins.get(step.pin), step.argument)
+        root = self._visible()
+        if root is None:
+            return self._open_in(self._directory(step.directory), step)
+        try:
+            if step.directory == ROOT_ID:
+                return self._open_in(root, step)
+            directory = self._open_directory(step.directory, root)
+            try:
+                return self._open_in(directory, step)
+            finally:
+                os.close(directory)
+        finally:
+            os.close(root)
+
+    def _open_in(self, directory: int, step: Step) -> int:
         path = os.open(step.name or b".", _PATH, dir_fd=directory)
         try:
             return self._reopen(path, step.argument)
@@ -258,28 +281,16 @@ class Replayer:
     def _pin(self, step: Step) -> None:
         directory = self._directory(step.directory)
         self._have_asked_again(directory, step.name)
-        self._keep(step.token, os.open(step.name, _PATH, dir_fd=directory))
+        self._pins.put(step.token, os.open(step.name, _PATH, dir_fd=directory))
 
-    def _keep(self, token: int, fd: int) -> None:
-        before = self._kept.get(token)
-        if before is not None:
-            os.close(before)
-        self._kept[token] = fd
+    def _unpin(self, step: Step) -> None:
+        self._pins.drop(step.token)
 
     def _close_kept(self, step: Step) -> None:
-        fd = self._kept.pop(step.token, None)
-        if fd is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        os.close(fd)
+        self._files.drop(step.token)
 
     def _write(self, step: Step) -> None:
-        os.pwrite(self._kept_under(step.token), b"\0", 0)
+        os.pwrite(self._files.get(step.token), b"\0", 0)
 
     def _read(self, step: Step) -> None:
-        os.pread(self._kept_under(step.token), 1, 0)
-
-    def _kept_under(self, token: int) -> int:
-        try:
-            return self._kept[token]
-        except KeyError:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+        os.pread(self._files.get(step.token), 1, 0)

@@ -32,6 +32,10 @@ class Watching:
         self._channel = Channel(root)
         self._on_gone = on_gone
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.by_path = False
+        """Whether somebody in the client wants descriptors or listens on a mount."""
+        self.asks = False
+        """Whether somebody in the client may hold up an open."""
         self._told: tuple[int, list[Watched]] | None = None
         self._scanned_once = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
@@ -74,6 +78,8 @@ class Watching:
         start = time.monotonic()
         scan = fdinfo.scan(self._mount.device, mount_ids)
         flags, watches = summarize(scan)
+        self.by_path = bool(flags & WatchFlag.BY_PATH)
+        self.asks = bool(flags & WatchFlag.ASKS)
         microseconds = int((time.monotonic() - start) * 1e6)
         if (flags, watches) != self._told:
             self._channel.watch(flags, microseconds, watches)

@@ -37,7 +37,11 @@ class Places(Anchor):
         return Place(parent, name) if found == node else None
 
     def _parent_key(self, fd: int) -> Key | None:
-        parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        except OSError:
+            # Not below the export: the kernel shows no way up out of a bind mount.
+            return None
         try:
             return self._key_of(parent, os.fstat(parent).st_dev)
         except OSError:

@@ -91,8 +91,8 @@ class Channel:
         self._must_be_registered(fh)
         if not self.is_agent(request.pid):
             raise fail(errno.EPERM)
-        number, failures = control.decode_wait(data)
-        self._delivery.wait(request.unique, number, failures)
+        number, failures, late = control.decode_wait(data)
+        self._delivery.wait(request.unique, number, failures, late)
         answer = self._delivery.next_answer()
         return answered(answer[1]) if answer is not None else None
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from farwatch.abi import control
+from farwatch.abi.control import Late
 from farwatch.session.replay import Replay
 from farwatch.session.view import View
 
@@ -41,6 +42,7 @@ class Delivery:
         self._otherwise = otherwise
         self._queue: deque[Replay] = deque()
         self._batch: list[Replay] = []
+        self._late: dict[int, Replay] = {}
         self._number = 0
         self._first = 0
         self._parked: int | None = None
@@ -82,10 +84,24 @@ class Delivery:
         self._parked = None
         return unique, self._next_batch()
 
-    def wait(self, unique: int, number: int, failures: list[tuple[int, int]]) -> None:
-        """The agent is done with batch ``number`` and waits for the next one."""
+    def wait(
+        self,
+        unique: int,
+        number: int,
+        failures: list[tuple[int, int]],
+        late: Iterable[Late] = (),
+    ) -> None:
+        """The agent is done with batch ``number`` and waits for the next one.
+
+        ``late`` are steps of earlier batches that somebody had held up.
+        """
         if self._batch and number == self._number:
             self._finish(dict(failures))
+        for sequence, error in late:
+            replay = self._late.pop(sequence, None)
+            if replay is not None:
+                self._disarm(replay)
+                self._queue.extendleft(reversed(self._end(replay, error)))
         self._parked = unique
 
     def interrupt(self, unique: int) -> None:
@@ -114,7 +130,11 @@ class Delivery:
             if replay.done or replay.opened:
                 self._view.arrived(replay)
             replay.looked = 0
+        for replay in self._late.values():
+            self._disarm(replay)
+            self._over(replay)
         self._batch = []
+        self._late = {}
         self._queue.extendleft(reversed(again))
         self._parked = None
 
@@ -150,17 +170,26 @@ class Delivery:
 
     def _finish(self, failures: dict[int, int]) -> None:
         batch, self._batch = self._batch, []
-        retries: list[Replay] = []
+        again: list[Replay] = []
         for index, replay in enumerate(batch):
-            self._disarm(replay)
             error = failures.get(index, 0)
-            log.debug("replayed %s: %s", replay, errno.errorcode.get(error, "ok"))
-            if error and not replay.cancelled and not replay.done:
-                self.failures += 1
-                log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))
-                retries.extend(self._otherwise(replay, error))
-            self._over(replay)
-        self._queue.extendleft(reversed(retries))
+            if error == errno.EINPROGRESS:
+                self._late[replay.sequence] = replay
+                continue
+            self._disarm(replay)
+            again += self._end(replay, error)
+        self._queue.extendleft(reversed(again))
+
+    def _end(self, replay: Replay, error: int) -> list[Replay]:
+        """A replay is over; what is to be done in its place if it failed."""
+        log.debug("replayed %s: %s", replay, errno.errorcode.get(error, "ok"))
+        again: list[Replay] = []
+        if error and not replay.cancelled and not replay.done:
+            self.failures += 1
+            log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))
+            again = self._otherwise(replay, error)
+        self._over(replay)
+        return again
 
     def _over(self, replay: Replay) -> None:
         if not replay.done:

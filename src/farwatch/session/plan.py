@@ -317,6 +317,8 @@ class Planner:
         if other is not None:
             self._pin_if_held(other, to)
         at = self._hidden_name(node)
+        if node.is_dir:
+            self._look(at, node)
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
         self._add(Replay(step, node, at=at, to=to, other=other))
         self._nodes.untell(*to)
@@ -342,8 +344,10 @@ class Planner:
             chain.append((where, directory))
             directory = where[0]
         for where, found in reversed(chain):
-            if where[0].key:
-                self._add(Replay(Step(Op.LOOK, where[0].id, where[1]), found, at=where))
+            self._look(where, found)
+
+    def _look(self, where: Where, node: Node) -> None:
+        self._add(Replay(Step(Op.LOOK, where[0].id, where[1]), node, at=where))
 
     # The end of an inode ---------------------------------------------------------
 

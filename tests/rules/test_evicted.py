@@ -1,0 +1,49 @@
+"""A watch keeps an inode, but not its name: memory pressure takes names away."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from farwatch.linux.fdinfo import parse_inotify
+from farwatch.linux.handles import open_by_handle
+from tests.rules.rule import Rule, rule
+from tests.rules.scene import Scene, Watcher
+
+
+def deep(src: Path) -> None:
+    (src / "a/b/c").mkdir(parents=True)
+
+
+def evict_names() -> None:
+    """Dentries and inodes that nobody uses, of every file system (proc_sys_vm(5))."""
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
+def opened_by_handle(scene: Scene, watcher: Watcher) -> int:
+    """0 or an errno: what fdinfo tells of a watch is enough to open what is watched."""
+    text = Path(f"/proc/self/fdinfo/{watcher.inotify.fileno()}").read_bytes()
+    marks = {mark.wd: mark for mark in parse_inotify(text)}
+    root = os.open(scene.mnt, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.close(open_by_handle(root, marks[max(marks)].handle, os.O_PATH))
+    except OSError as error:
+        return error.errno or -1
+    finally:
+        os.close(root)
+    return 0
+
+
+@rule("no_export_support")
+def test_a_watched_directory_whose_name_was_evicted(rule: Rule) -> None:
+    with rule.scene(furnish=deep) as scene:
+        watcher = scene.watcher(c="a/b/c")
+        evict_names()
+        error = opened_by_handle(scene, watcher)
+        evict_names()
+        (scene.src / "a/b/c/new").mkdir()
+        told = watcher.told()
+        rule.expect(error, held=0, harm=errno.ESTALE)
+        # Without the rule an agent can only get there by a name of its own.
+        assert told == ["c CREATE new"]
