@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farwatch.abi import control
-from farwatch.abi.control import Hello, Malformed, Step, Watched, WatchFlag
+from farwatch.abi.control import Hello, Late, Malformed, Step, Watched, WatchFlag
 
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 NAMES = st.binary(max_size=255).filter(lambda name: b"\0" not in name)
@@ -42,8 +42,10 @@ def test_hello_on_the_wire() -> None:
 
 
 def test_wait_on_the_wire() -> None:
-    message = control.encode_wait(3, [(1, 116)])
-    assert message == bytes.fromhex("0300000000000000 01000000 01000000 74000000")
+    message = control.encode_wait(3, [(1, 116)], [Late(65535, 5)])
+    assert message == bytes.fromhex(
+        "0300000000000000 01000000 01000000 01000000 74000000 ffff0000 05000000"
+    )
 
 
 def test_batch_on_the_wire() -> None:
@@ -72,15 +74,21 @@ def test_batch(number: int, flags: int, sequence: int, steps: list[Step]) -> Non
     assert control.decode_batch(message + b"\xff" * 40)[3] == steps
 
 
-@given(U64, st.lists(FAILURES, max_size=30))
-def test_wait(number: int, failures: list[tuple[int, int]]) -> None:
-    assert control.decode_wait(control.encode_wait(number, failures)) == (number, failures)
+@given(U64, st.lists(FAILURES, max_size=30), st.lists(st.builds(Late, U32, U32), max_size=30))
+def test_wait(number: int, failures: list[tuple[int, int]], late: list[Late]) -> None:
+    message = control.encode_wait(number, failures, late)
+    assert control.decode_wait(message) == (number, failures, late)
 
 
 def test_wait_never_outgrows_the_buffer() -> None:
-    message = control.encode_wait(1, [(index, 5) for index in range(5000)])
-    assert len(message) <= control.BUFFER_SIZE
-    assert len(control.decode_wait(message)[1]) == (control.BUFFER_SIZE - 12) // 8
+    for failures, late in ((5000, 0), (0, 5000), (5000, 5000), (1000, 5000)):
+        message = control.encode_wait(
+            1, [(index, 5) for index in range(failures)], [Late(n, 0) for n in range(late)]
+        )
+        assert len(message) <= control.BUFFER_SIZE
+        _, failed, done = control.decode_wait(message)
+        assert len(failed) == min(failures, (control.BUFFER_SIZE - 16) // 8)
+        assert len(failed) + len(done) == (control.BUFFER_SIZE - 16) // 8
 
 
 @given(U32, U32, st.binary(min_size=1, max_size=300), U32)
@@ -177,7 +185,9 @@ def test_more_watches_than_there_is_room_for(count: int) -> None:
 @pytest.mark.parametrize("count", [control.BUFFER_SIZE // 8 + 1, 0xFFFF_FFFF])
 def test_more_failures_than_there_is_room_for(count: int) -> None:
     with pytest.raises(Malformed):
-        control.decode_wait(struct.pack("<QI", 1, count) + bytes(1 << 16))
+        control.decode_wait(struct.pack("<QII", 1, count, 0) + bytes(1 << 16))
+    with pytest.raises(Malformed):
+        control.decode_wait(struct.pack("<QII", 1, 1, count) + bytes(1 << 16))
 
 
 def test_a_huge_count_of_steps_ends_where_the_message_does() -> None:

@@ -43,6 +43,21 @@ class ClientGroup:
                 events.append((mask, fd))
                 at += length
 
+    def names(self, kind: int) -> list[str]:
+        """What the events of a kind were about, relative to the root of its file system."""
+        found = []
+        for mask, fd in self._events():
+            if mask & kind:
+                found.append(self._name(fd))
+            os.close(fd)
+        return found
+
+    @staticmethod
+    def _name(fd: int) -> str:
+        """The agent's mount, by which an event may have come, has no path of its own."""
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        return path.partition("/mnt/")[2] or path.lstrip("/")
+
     def heard(self) -> int:
         """The kinds that were heard of since the last call."""
         kinds = 0
@@ -69,12 +84,6 @@ class DescriptorGroup(ClientGroup):
     """Wants a descriptor with each event."""
 
 
-class NameGroup(ClientGroup):
-    """Wants directory and name with each event: mount marks take no such group."""
-
-    flags = fan.FAN_CLASS_NOTIF | fan.FAN_REPORT_DFID_NAME
-
-
 class Listener(ClientGroup):
     """Is asked before every open below a mount, and does not answer until told to."""
 
@@ -86,11 +95,7 @@ class Listener(ClientGroup):
 
     def allow_all(self) -> None:
         """Give every answer that is due, and be asked no more."""
-        self.group.mark(
-            fan.FAN_MARK_FLUSH,
-            0,
-            path=b"/",
-        )
+        self.group.mark(fan.FAN_MARK_FLUSH, 0, path=b"/")
         for mask, fd in self._events():
             if mask & fan.FAN_OPEN_PERM:
                 with suppress(FileNotFoundError):

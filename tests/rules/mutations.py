@@ -368,7 +368,14 @@ def every_mark_pins(_: str) -> None:
     """Mount and superblock marks are taken for marks on inodes."""
     from farwatch.session.interest import Interest
 
-    Interest.everything = property(lambda self: False)  # type: ignore[assignment, method-assign]
+    original = Interest.learn
+
+    def learn(self: Interest, *scan: Any) -> bool:
+        is_complete = original(self, *scan)
+        self.everything = False
+        return is_complete
+
+    Interest.learn = learn  # type: ignore[method-assign]
 
 
 def never_prunes(_: str) -> None:

@@ -483,10 +483,15 @@ class Agent:
         body += b"".join(struct.pack("<QII", *watch) for watch in watches)
         assert self.ioctl(WATCH, body, pid=self.pid + 1) == b""
 
-    def wait(self, done: int = 0, failures: Sequence[tuple[int, int]] = ()) -> Batch | None:
+    def wait(
+        self,
+        done: int = 0,
+        failures: Sequence[tuple[int, int]] = (),
+        late: Sequence[tuple[int, int]] = (),
+    ) -> Batch | None:
         """WAIT; the next batch, or None if parked.  Uid as the last step's, as it is."""
-        body = struct.pack("<QI", done, len(failures))
-        body += b"".join(struct.pack("<II", *failure) for failure in failures)
+        body = struct.pack("<QII", done, len(failures), len(late))
+        body += b"".join(struct.pack("<II", *step) for step in (*failures, *late))
         answer = self.ioctl(WAIT, body, uid=FIRST_UID)
         if answer is None:
             self.parked = self.kernel.last_unique

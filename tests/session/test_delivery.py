@@ -9,7 +9,7 @@ import pytest
 from farwatch.events import Change, Kind
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Batch, Kernel, Refused, Step
 
-MKNOD, UNLINK, RENAME, TOUCH = 1, 5, 7, 8
+MKNOD, UNLINK, RENAME, LOOK = 1, 5, 7, 14
 BUFFER = 16_383
 MOST_STEPS = 512
 
@@ -221,7 +221,7 @@ def test_halves_come_before_what_is_queued(kernel: Kernel, agent: Agent) -> None
     index = [step.op for step in batch.steps].index(RENAME)
     following = agent.wait(batch.number, [(index, errno.ELOOP)])
     assert following is not None
-    assert [step.op for step in following.steps] == [RENAME, RENAME, MKNOD]
+    assert [step.op for step in following.steps if step.op != LOOK] == [RENAME, RENAME, MKNOD]
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EINVAL])

@@ -202,7 +202,7 @@ def test_huge_sizes(target: Target, size: int) -> None:
 def test_nobody_else_is_the_agent(target: Target) -> None:
     """WAIT and WATCH on a descriptor that has not said HELLO."""
     for command in (k.WAIT, k.WATCH):
-        body = struct.pack("<QIIQII", 777, k.IOCTL_DIR, command, 0, 12, 100) + bytes(12)
+        body = struct.pack("<QIIQII", 777, k.IOCTL_DIR, command, 0, 16, 100) + bytes(16)
         assert target.send(request(k.IOCTL, ROOT, body)) == errno.EPERM
 
 

@@ -152,11 +152,10 @@ class Replayer:
         self._cached_fd = -1
         self._cached_id = 0
 
-    def _open_directory(self, node: int, root: int | None = None) -> int:
-        """A directory by its handle, in the mount of ``root`` (else in the clone)."""
+    def _open_directory(self, node: int) -> int:
         handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
         try:
-            return open_by_handle(self._root if root is None else root, handle, _DIRECTORY)
+            return open_by_handle(self._root, handle, _DIRECTORY)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
@@ -233,15 +232,30 @@ class Replayer:
         if root is None:
             return self._open_in(self._directory(step.directory), step)
         try:
-            if step.directory == ROOT_ID:
-                return self._open_in(root, step)
-            directory = self._open_directory(step.directory, root)
-            try:
-                return self._open_in(directory, step)
-            finally:
-                os.close(directory)
+            directory = self._same_directory(root, self._directory(step.directory))
         finally:
             os.close(root)
+        try:
+            return self._open_in(directory, step)
+        finally:
+            os.close(directory)
+
+    @staticmethod
+    def _same_directory(root: int, directory: int) -> int:
+        """What ``directory`` is in the clone, in the mount whose root is ``root``.
+
+        A handle cannot be opened there: that takes a descriptor of the mount that is
+        no O_PATH one, and opening it would be an event.  So the directory's path is
+        walked, through no symbolic link and no other mount, and what is found compared.
+        """
+        path = os.readlink(b"/proc/self/fd/%d" % directory).lstrip(b"/") or b"."
+        resolve = files.RESOLVE_NO_XDEV | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_BENEATH
+        found = files.openat2(root, path, _DIRECTORY, resolve=resolve)
+        flags = files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC
+        if files.statx(found, flags=flags).ino != files.statx(directory, flags=flags).ino:
+            os.close(found)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
 
     def _open_in(self, directory: int, step: Step) -> int:
         path = os.open(step.name or b".", _PATH, dir_fd=directory)

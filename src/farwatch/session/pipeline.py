@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import threading
 from collections.abc import Callable, Container
 
 from farwatch.events import Change, Key, Mask, Place, Record
@@ -100,7 +101,9 @@ class Pipeline:
         The link counts of what is new to it are kept as well: they tell a further link
         from a new file.
         """
-        read = self._source.read()
+        # What this process does itself (a log in the export's file system) is nobody's.
+        me = threading.get_native_id()
+        read = [record for record in self._source.read() if record.thread != me]
         concerns = self._session.interest.concerns
         kept = [concerns(record) or self._is_below(record) for record in read]
         if all(kept):

@@ -220,6 +220,19 @@ class Answers:
             and self._is_agent(request.pid)
         )
 
+    def is_walk(self, request: Request) -> bool:
+        """Whether a LOOKUP is of a directory on the way to what a step opens.
+
+        An open that is to be heard under its path is done by path, in the client's mount.
+        """
+        replay = self.armed.get(request.uid - FIRST_UID)
+        return (
+            replay is not None
+            and replay.op in (Op.OPEN, Op.OPEN_CLOSE)
+            and not _is(replay.at, request.node, names(request.body, 0, 1)[0])
+            and self._is_agent(request.pid)
+        )
+
     # Names -----------------------------------------------------------------------
 
     def _lookup(self, replay: Replay, request: Request) -> Payload:

@@ -194,7 +194,7 @@ class Session:
             if request.node == ROOT_ID and name == self._settings.hidden_name:
                 hidden = self.view.hidden
                 return self.view.entry(hidden, self.view.last_attributes(hidden))
-            if name in (b".", b".."):
+            if name in (b".", b"..") or self._answers.is_walk(request):
                 return self._naming.lookup(request)
             directory = self._hidden_directory(request.node, name)
             if directory is not None:
