@@ -65,9 +65,7 @@ class Area:
         """The supervisor's children that are no agents."""
         agents = self.agents()
         return [
-            pid
-            for pid in self.processes()
-            if parent_of(pid) == supervisor and pid not in agents
+            pid for pid in self.processes() if parent_of(pid) == supervisor and pid not in agents
         ]
 
     def run(self, *arguments: str | Path, cwd: str = "/") -> subprocess.CompletedProcess[str]:
@@ -154,8 +152,15 @@ class Ear:
     def hear(self, *events: tuple[Mask, str]) -> None:
         """Returns when all these events have been heard, once each and in this order."""
         wanted = list(events)
+        self._read_until(lambda: [e for e in self.heard if e in wanted] == wanted, wanted)
+
+    def hear_often(self, event: tuple[Mask, str]) -> None:
+        """Returns when the event has been heard at least once."""
+        self._read_until(lambda: event in self.heard, event)
+
+    def _read_until(self, holds: Callable[[], bool], wanted: object) -> None:
         deadline = time.monotonic() + SECONDS
-        while [event for event in self.heard if event in wanted] != wanted:
+        while not holds():
             left = deadline - time.monotonic()
             assert left > 0, f"heard {self.heard[-100:]}, not {wanted}"
             if not select.select([self._inotify.fileno()], [], [], left)[0]:

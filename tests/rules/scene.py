@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -83,21 +84,27 @@ class Watcher:
         self._names.setdefault(self.inotify.add(self._scene.mnt / path, mask), name)
 
     def told(self) -> list[str]:
-        """What is heard of every change so far, identical neighbours folded."""
-        sentinel = self._scene.stage.sentinel()
-        self.wait_for(lambda: sentinel in self._sentinels, f"the event of {sentinel}")
+        """What is heard of every change so far, identical neighbours folded.
+
+        A sentinel may be settled in one batch with changes made before it, and be told
+        before some of them; the one that follows it is not.
+        """
+        for _ in range(2):
+            sentinel = self._scene.stage.sentinel()
+            self.wait_for(partial(self._sentinels.__contains__, sentinel), sentinel)
         return self.heard()
 
     def told_if_not_lost(self) -> list[str]:
         """The same where events may get lost, sentinels too: until one comes through."""
-        before = len(self._sentinels)
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while len(self._sentinels) == before:
-            if time.monotonic() > deadline:
-                raise StageError(f"no sentinel came through; so far {self._lines}")
-            self._scene.stage.sentinel()
-            select.select([self.inotify], [], [], 0.5)
-            self._read()
+        for _ in range(2):
+            before = len(self._sentinels)
+            deadline = time.monotonic() + ANSWER_SECONDS
+            while len(self._sentinels) == before:
+                if time.monotonic() > deadline:
+                    raise StageError(f"no sentinel came through; so far {self._lines}")
+                self._scene.stage.sentinel()
+                select.select([self.inotify], [], [], 0.5)
+                self._read()
         return self.heard()
 
     def heard(self) -> list[str]:

@@ -127,9 +127,7 @@ def request(
     pid: int = 100,
 ) -> bytes:
     """``struct fuse_in_header`` and a body."""
-    return (
-        struct.pack("<IIQQIIII", 40 + len(body), opcode, unique, node, uid, gid, pid, 0) + body
-    )
+    return struct.pack("<IIQQIIII", 40 + len(body), opcode, unique, node, uid, gid, pid, 0) + body
 
 
 def checked(reply: Reply, unique: int | None = None) -> tuple[int, bytes]:
@@ -317,9 +315,7 @@ class Kernel:
         body = struct.pack("<II", mode, 0o022) + _name(name)
         return self._told(self.ask(MKDIR, directory, body, **who))
 
-    def symlink(
-        self, name: str | bytes, target: bytes, directory: int = ROOT, **who: int
-    ) -> Entry:
+    def symlink(self, name: str | bytes, target: bytes, directory: int = ROOT, **who: int) -> Entry:
         return self._told(self.ask(SYMLINK, directory, _name(name) + _name(target), **who))
 
     def link(self, node: int, name: str | bytes, directory: int = ROOT, **who: int) -> Entry:
@@ -366,10 +362,7 @@ class Kernel:
         return _attr_out(self.ask(GETATTR, node, body, **who))
 
     def setattr(self, node: int, valid: int, fh: int = 0, **fields: int) -> Attributes:
-        who = {key: fields.pop(key) for key in ("asker", "pid") if key in fields}
-        if "asker" in who:
-            who["uid"] = who.pop("asker")
-        return _attr_out(self.ask(SETATTR, node, setattr_body(valid, fh, **fields), **who))
+        return _attr_out(self.ask(SETATTR, node, setattr_body(valid, fh, **fields)))
 
     def forget(self, node: int, lookups: int) -> None:
         assert self.try_ask(FORGET, node, struct.pack("<Q", lookups), pid=0) is None

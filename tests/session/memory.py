@@ -450,7 +450,7 @@ class MemoryDisk(Content):
         flags: int,
     ) -> None:
         self.journal.append("rename")
-        if flags & ~7 or flags & RENAME_EXCHANGE and flags & 5:
+        if flags & ~7 or (flags & RENAME_EXCHANGE and flags & 5):
             raise _fail(errno.EINVAL)
         _check(old_name)
         _check(new_name)

@@ -90,14 +90,24 @@ def test_other_ioctls_are_no_terminal(kernel: Kernel, command: int) -> None:
 
 def test_wait_is_parked_and_answered(kernel: Kernel, agent: Agent) -> None:
     quiet(agent)
-    assert kernel.session.channel.is_ready
     assert kernel.session.answer() is None
     create(kernel)
     batch = agent.woken()
     assert batch is not None
     assert [step.name for step in batch.steps] == [b"x"]
     assert kernel.session.answer() is None
+
+
+def test_an_agent_is_ready_when_it_has_asked_and_scanned(kernel: Kernel) -> None:
+    """Also if it never waits, because there is always something to do."""
+    agent = Agent(kernel)
+    agent.hello()
+    agent.hello(pid=agent.pid + 1)
+    create(kernel)
+    assert agent.wait() is not None
     assert not kernel.session.channel.is_ready
+    agent.watch()
+    assert kernel.session.channel.is_ready
 
 
 def test_wait_is_answered_at_once_if_there_is_something(kernel: Kernel, agent: Agent) -> None:

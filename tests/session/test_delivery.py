@@ -165,7 +165,9 @@ def test_links_counted_once_however_often_it_is_tried(kernel: Kernel) -> None:
     agent = Agent(kernel, 940).register()
     batch = agent.wait()
     assert batch is not None
-    kernel.unlink("y", uid=batch.mark(UNLINK), pid=agent.pid)
+    mark = {"uid": batch.mark(UNLINK), "pid": agent.pid}
+    assert kernel.lookup("y", **mark).attributes.nlink == 2
+    kernel.unlink("y", **mark)
     agent.wait(batch.number)
     assert kernel.getattr(node).nlink == 1
 
@@ -180,8 +182,55 @@ def test_links_are_true_again_when_a_removal_fails(kernel: Kernel, agent: Agent)
     kernel.deliver(Change(Kind.DELETE, place, inode.key))
     batch = agent.wait()
     assert batch is not None
-    agent.wait(batch.number, [(0, errno.EACCES)])
+    again = agent.wait(batch.number, [(0, errno.EACCES)])
+    assert again is not None
+    # It is told to the node's own watches at least, under its hidden name.
+    assert [(step.op, step.directory) for step in again.steps] == [(UNLINK, 2)]
+    assert kernel.getattr(node).nlink == 2
+    agent.wait(again.number, [(0, errno.EACCES)])
     assert kernel.getattr(node).nlink == 1
+
+
+# What somebody in the client holds up ---------------------------------------------------
+
+
+def test_a_step_that_is_held_up_stays_armed_until_it_is_done(kernel: Kernel, agent: Agent) -> None:
+    create(kernel, "x")
+    create(kernel, "y")
+    batch = agent.wait()
+    assert batch is not None
+    agent.wait(batch.number, [(1, errno.EINPROGRESS)])
+    assert kernel.lookup("x").entry_valid == 1
+    assert kernel.lookup("y").entry_valid == 0
+    late = batch.sequence + 1
+    kernel.mknod("y", 0o100600, uid=FIRST_UID + late, pid=agent.pid)
+    agent.wait(0, late=[(late, 0)])
+    assert kernel.session.view.pending == {}
+    assert kernel.session._answers.armed == {}
+    assert kernel.lookup("y").entry_valid == 1
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 7, 65_535, 0xFFFFFFFF])
+def test_what_was_never_held_up_is_not_ended_as_late(
+    kernel: Kernel, agent: Agent, sequence: int
+) -> None:
+    create(kernel, "x")
+    batch = agent.wait()
+    assert batch is not None
+    agent.wait(0, late=[(sequence, 0), (sequence, errno.EPERM)])
+    assert kernel.lookup("x").entry_valid == 0
+    kernel.mknod("x", 0o100600, uid=batch.mark(MKNOD), pid=agent.pid)
+
+
+def test_an_agent_that_ends_while_a_step_is_held_up(kernel: Kernel, agent: Agent) -> None:
+    create(kernel, "x")
+    batch = agent.wait()
+    assert batch is not None
+    agent.wait(batch.number, [(0, errno.EINPROGRESS)])
+    kernel.releasedir(ROOT, agent.fh)
+    drain(Agent(kernel, 950).register())
+    assert kernel.session.view.pending == {}
+    assert kernel.session._answers.armed == {}
 
 
 # A rename that the client's kernel would not do ---------------------------------------
@@ -225,9 +274,7 @@ def test_halves_come_before_what_is_queued(kernel: Kernel, agent: Agent) -> None
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EINVAL])
-def test_for_other_reasons_it_is_not_tried_again(
-    kernel: Kernel, agent: Agent, error: int
-) -> None:
+def test_for_other_reasons_it_is_not_tried_again(kernel: Kernel, agent: Agent, error: int) -> None:
     batch = rename(kernel, agent)
     index = [step.op for step in batch.steps].index(RENAME)
     assert steps(drain_after(agent, agent.wait(batch.number, [(index, error)]))) == []

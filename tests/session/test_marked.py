@@ -53,9 +53,7 @@ class Scene(NamedTuple):
 
     def send(self, exact: Exact | None = None, uid: int | None = None, pid: int = 900) -> bytes:
         opcode, node, body = exact or self.exact
-        return self.kernel.ask(
-            opcode, node, body, uid=self.uid if uid is None else uid, pid=pid
-        )
+        return self.kernel.ask(opcode, node, body, uid=self.uid if uid is None else uid, pid=pid)
 
 
 def batch_of(agent: Agent) -> Batch:
@@ -117,9 +115,7 @@ def renamed(kernel: Kernel, agent: Agent, how: str) -> Scene:
     new_place = disk.place("y")
     if how == "exchange":
         assert other is not None
-        change = Change(
-            Kind.EXCHANGE, place, inode.key, new_place=new_place, other=other.key
-        )
+        change = Change(Kind.EXCHANGE, place, inode.key, new_place=new_place, other=other.key)
     else:
         disk.do_file("x", b"precious")
         change = Change(Kind.RENAME, place, inode.key, new_place=new_place)
@@ -438,8 +434,10 @@ def requests(draw: st.DrawFn) -> tuple[Exact, int, int]:
     if opcode in (k.DESTROY, k.INIT):
         opcode = k.UNLINK  # these end a session; they have no marks
     uid = FIRST_UID + draw(st.integers(0, 12) | st.integers(0, 0xFFFF))
-    return Exact(opcode, draw(NODES), draw(bodies(opcode))), uid, draw(
-        st.sampled_from([900, 900, 900, 901, 0, 100])
+    return (
+        Exact(opcode, draw(NODES), draw(bodies(opcode))),
+        uid,
+        draw(st.sampled_from([900, 900, 900, 901, 0, 100])),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -22,7 +22,6 @@ from tests.session.kernel import (
 )
 
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
-
 
 
 # LOOKUP -------------------------------------------------------------------------------
@@ -115,7 +114,9 @@ def test_mkdir(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", [0o100644, 0o010600, 0o140777, 0o020644, 0o060600], ids="file fifo sock chr blk".split()
+    "mode",
+    [0o100644, 0o010600, 0o140777, 0o020644, 0o060600],
+    ids=oct,
 )
 def test_mknod(kernel: Kernel, mode: int) -> None:
     # 7:300 as new_encode_dev of kdev_t.h has it: 12 bits of the minor above 20.
@@ -283,7 +284,7 @@ def test_what_the_client_believes_must_be_so(kernel: Kernel, what: str) -> None:
     else:
         kernel.disk.do_file("x", b"new")
     kernel.disk.do_file("y")
-    act = {
+    act: Callable[[], object] = {
         "unlink": lambda: kernel.unlink("x"),
         "rmdir": lambda: kernel.rmdir("x"),
         "rename": lambda: kernel.rename("x", "z"),
@@ -309,7 +310,19 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize(
-    "request_", "lookup mknod mkdir symlink link create unlink rmdir rename_from rename_to".split()
+    "request_",
+    [
+        "lookup",
+        "mknod",
+        "mkdir",
+        "symlink",
+        "link",
+        "create",
+        "unlink",
+        "rmdir",
+        "rename_from",
+        "rename_to",
+    ],
 )
 def test_names_that_are_none(kernel: Kernel, request_: str, name: bytes) -> None:
     kernel.disk.do_file("f")
@@ -318,7 +331,7 @@ def test_names_that_are_none(kernel: Kernel, request_: str, name: bytes) -> None
     if request_ == "lookup" and name in (b".", b".."):
         return  # these are handles being opened: test_lookup_of_dot_and_dotdot
     before = kernel.disk.snapshot()
-    act = {
+    act: Callable[[], object] = {
         "lookup": lambda: kernel.lookup(name),
         "mknod": lambda: kernel.mknod(name),
         "mkdir": lambda: kernel.mkdir(name),
@@ -359,12 +372,13 @@ def test_odd_names_are_names(kernel: Kernel, name: bytes) -> None:
 @pytest.mark.parametrize("node", [0, 2, 3, 15, 999, (1 << 64) - 1])
 def test_unknown_nodes(kernel: Kernel, node: int) -> None:
     kernel.mknod("f")
-    for act in (
+    acts: list[Callable[[], object]] = [
         lambda: kernel.lookup("f", node),
         lambda: kernel.mkdir("x", directory=node),
         lambda: kernel.unlink("f", node),
         lambda: kernel.rename("f", "g", new_directory=node),
         lambda: kernel.ask(LINK, ROOT, struct.pack("<Q", node) + b"x\0"),
-    ):
+    ]
+    for act in acts:
         with pytest.raises(Refused, match="ESTALE"):
             act()

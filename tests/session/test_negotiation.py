@@ -43,9 +43,7 @@ def fresh(disk: MemoryDisk) -> Kernel:
 
 
 def passing_through(disk: MemoryDisk) -> Kernel:
-    session = Session(
-        in_session(disk), settings(passthrough=True), disk, lambda thread, key: None
-    )
+    session = Session(in_session(disk), settings(passthrough=True), disk, lambda thread, key: None)
     return Kernel(disk, session)
 
 

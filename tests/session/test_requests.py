@@ -47,7 +47,7 @@ def replay(requests: Iterable[bytes]) -> tuple[list[int | None], MemoryDisk]:
 
 def assert_performed(disk: MemoryDisk) -> None:
     """The disk is as ``perform`` leaves one."""
-    paths = {path: inode for path, inode in disk.walk()}
+    paths = dict(disk.walk())
     assert set(paths) == {
         "created", "device", "directory", "directory/file", "link", "other", "symlink",
     }  # fmt: skip

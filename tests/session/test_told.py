@@ -305,9 +305,7 @@ def test_a_touch_is_told_to_the_node_when_its_name_is_gone(kernel: Kernel, agent
     assert step_names(agent) == [(TOUCH, 2, hidden_name(kernel, inode.key))]
 
 
-def test_what_was_read_before_the_client_s_change_is_outdated(
-    kernel: Kernel, agent: Agent
-) -> None:
+def test_what_was_read_before_the_client_s_change_is_outdated(kernel: Kernel, agent: Agent) -> None:
     """The client's own record of the name may not have been read yet."""
     disk = kernel.disk
     disk.do_file("x")

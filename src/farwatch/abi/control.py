@@ -121,6 +121,11 @@ class Op(IntEnum):
     """Reads one byte through the file kept under ``token``."""
 
 
+KNOWN = 1 << 8
+"""In the ``argument`` of a step that opens: the client's kernel is known to believe that the
+name holds what it does, a regular file or a directory; it need not be looked at first."""
+
+
 class Times(IntFlag):
     """Which times a TOUCH sets; the kernel makes the event of it (fsnotify_change)."""
 

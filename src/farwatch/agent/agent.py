@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from farwatch.abi.control import SEQUENCES, BatchFlag, Hello, Late, Step
+from farwatch.abi.control import SEQUENCES, BatchFlag, Hello, Late, Op, Step
 from farwatch.agent.channel import Channel
 from farwatch.agent.kept import Kept
 from farwatch.agent.mountpoint import MountPoint
@@ -20,6 +20,8 @@ from farwatch.agent.replayer import Replayer
 from farwatch.agent.watching import Watching
 from farwatch.linux.namespace import enter_private_root
 
+_FEW = 4
+_CHANGING = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR, Op.RENAME))
 _SERVER_GONE = frozenset((errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV, errno.EBADF))
 
 
@@ -75,7 +77,7 @@ class Agent:
             failures = self._replay(replayer, sequence, steps)
             if flags & BatchFlag.RELEASE:
                 self._files.close()
-            replayer.finish_batch()
+            replayer.finish_batch(last_changed(steps))
 
     def _replay(self, replayer: Replayer, first: int, steps: list[Step]) -> list[tuple[int, int]]:
         failures = []
@@ -99,6 +101,16 @@ class Agent:
         """In the opener's thread, which the server is to know as the agent's as well."""
         Channel(self._root).hello()
         return self._replayer().perform
+
+
+def last_changed(steps: list[Step]) -> int:
+    """The directory of the last step if that changes names there, else 0.
+
+    After a long batch the next one is waiting already, and this would only delay it.
+    """
+    if not steps or len(steps) > _FEW or steps[-1].op not in _CHANGING:
+        return 0
+    return steps[-1].new_directory or steps[-1].directory
 
 
 def _end() -> None:

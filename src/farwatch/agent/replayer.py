@@ -13,9 +13,20 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from stat import S_ISDIR, S_ISREG
 
-from farwatch.abi.control import FIRST_UID, HIDDEN_ID, LAST_UID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.abi.control import (
+    FIRST_UID,
+    HIDDEN_ID,
+    KNOWN,
+    LAST_UID,
+    ROOT_ID,
+    Hello,
+    Op,
+    Step,
+    Times,
+)
 from farwatch.agent.kept import Kept
 from farwatch.linux import files
 from farwatch.linux.credentials import (
@@ -117,8 +128,16 @@ class Replayer:
                 return 0
         return number
 
-    def finish_batch(self) -> None:
-        """Lets go of what is only kept for the length of a batch."""
+    def finish_batch(self, changed: int) -> None:
+        """Lets go of what is only kept for the length of a batch.
+
+        ``changed`` is a directory in which names changed, or 0.  The kernel has forgotten
+        its attributes by that, and checks permission by them at the next change there:
+        they are asked for now, when nobody waits.
+        """
+        if changed:
+            with suppress(OSError):
+                os.fstat(self._directory(changed))
         self._drop_cached()
 
     def close(self) -> None:
@@ -258,6 +277,9 @@ class Replayer:
         return found
 
     def _open_in(self, directory: int, step: Step) -> int:
+        if step.argument & KNOWN:
+            mode = step.argument & os.O_ACCMODE
+            return os.open(step.name, mode | _OPEN | os.O_NOFOLLOW, dir_fd=directory)
         path = os.open(step.name or b".", _PATH, dir_fd=directory)
         try:
             return self._reopen(path, step.argument)
@@ -277,7 +299,7 @@ class Replayer:
         ).mode
         if not (S_ISREG(kind) or S_ISDIR(kind)):
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        return os.open(b"/proc/self/fd/%d" % path, mode | _OPEN)
+        return os.open(b"/proc/self/fd/%d" % path, mode & os.O_ACCMODE | _OPEN)
 
     @staticmethod
     def _have_asked_again(directory: int, name: bytes) -> None:

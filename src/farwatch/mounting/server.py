@@ -8,6 +8,7 @@ All opens go through that bind mount, which the source is told to ignore.
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from farwatch.linux.namespace import enter_private_root
 from farwatch.linux.openers import access_mode
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
+from farwatch.session.pruning import Pruner
 from farwatch.session.session import Session
 from farwatch.session.settings import Settings
 from farwatch.sources.fanotify import FanotifySource
@@ -64,15 +66,30 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
         pipeline = Pipeline(
             source, session, export.node_at, export.place_of, modes, device.send, own
         )
-        thread = threading.Thread(target=pipeline.run, name="source", daemon=True)
-        thread.start()
+        pruner = Pruner(session, device.send)
+        threads = [
+            threading.Thread(target=pipeline.run, name="source", daemon=True),
+            threading.Thread(target=pruner.run, name="pruner", daemon=True),
+        ]
+        _settle_memory()
+        for thread in threads:
+            thread.start()
         try:
             device.serve(session.receive, _between(session, device, source, on_ready))
         finally:
             pipeline.stop()
-            thread.join()
+            pruner.stop()
+            for thread in threads:
+                thread.join()
             pipeline.close()
             session.close()
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: the collector need not look at it time and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _settings() -> Settings:

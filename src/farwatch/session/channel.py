@@ -35,11 +35,15 @@ class Channel:
         self._planner = planner
         self._fh: int | None = None
         self._threads: set[int] = set()
+        self._has_waited = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether an agent waits, and has said what is watched."""
-        return self._delivery.is_awaited and self._interest.scans > 0
+        """Whether an agent is at work, and has said what is watched.
+
+        It need not be waiting at this moment: while much is changed it never is.
+        """
+        return self._has_waited and self._interest.scans > 0
 
     def is_agent(self, thread: int) -> bool:
         """Whether a thread of the client is registered."""
@@ -92,6 +96,7 @@ class Channel:
         if not self.is_agent(request.pid):
             raise fail(errno.EPERM)
         number, failures, late = control.decode_wait(data)
+        self._has_waited = True
         self._delivery.wait(request.unique, number, failures, late)
         answer = self._delivery.next_answer()
         return answered(answer[1]) if answer is not None else None
@@ -112,6 +117,7 @@ class Channel:
 
     def _leave(self) -> None:
         self._fh = None
+        self._has_waited = False
         self._threads.clear()
         self._delivery.restart()
         self._interest.forget()

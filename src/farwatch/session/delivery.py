@@ -57,11 +57,6 @@ class Delivery:
         return not self._queue and not self._batch
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether an agent waits for the next batch."""
-        return self._parked is not None
-
-    @property
     def has_answer(self) -> bool:
         """Whether there is something to say to an agent that waits for it."""
         if self._interrupted is not None:

@@ -6,6 +6,7 @@ asked, who has it open still; and if it has not, then the close is in the queue 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from farwatch.events import Key, Mask, Record
@@ -14,6 +15,9 @@ _OPEN = int(Mask.OPEN)
 _CLOSE = int(Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
 _ISDIR = int(Mask.ISDIR)
 _ROUNDS = 3
+_PAUSE_SECONDS = 1e-4
+"""Linux 6.10 and later tell of an open before they truncate the file (O_TRUNC), and only
+then does the opener have its descriptor."""
 
 
 class OpenModes:
@@ -34,6 +38,7 @@ class OpenModes:
         for _ in range(_ROUNDS):
             if not self._are_missing(records):
                 break
+            time.sleep(_PAUSE_SECONDS)
             records = records + read()
         return records
 

@@ -25,7 +25,7 @@ from functools import cached_property
 from stat import S_IFDIR, S_IFLNK, S_IFREG, S_ISDIR, S_ISREG
 from typing import NamedTuple, Protocol
 
-from farwatch.abi.control import Op, Step, Times
+from farwatch.abi.control import KNOWN, Op, Step, Times
 from farwatch.events import Change, Key, Kind, Mask, Place
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.interest import Interest
@@ -507,8 +507,9 @@ class Planner:
     def _open_step(self, op: Op, target: Target, mode: int, token: int = 0) -> Replay:
         node, where, pin = target
         directory, name = (where[0].id, where[1]) if where is not None else (0, b"")
-        step = Step(op, directory, name, argument=mode, token=token, pin=pin)
-        return Replay(step, node, at=where)
+        if where is not None and name and self._is_trusted(where, node):
+            mode |= KNOWN
+        return Replay(Step(op, directory, name, 0, b"", mode, token, pin), node, at=where)
 
     def _target(self, change: Change) -> Target | None:
         key, place = change.node, change.place
@@ -612,8 +613,10 @@ class Planner:
         directory, name = where
         return (
             self._nodes.child(directory, name) is node
-            and (directory.id, name) not in self._view.pending
             and not self._view.is_stray(directory, name)
+            and all(
+                replay.keeps_names for replay in self._view.pending.get((directory.id, name), ())
+            )
         )
 
     def _trust(

@@ -254,7 +254,8 @@ class Answers:
     def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
         """Good for as long as any look-up's, unless a replay of the name is to follow."""
         is_last = where is not None and self._view.is_settled(where[0], where[1], node)
-        return self._view.entry(node, attributes, ENTRY_SECONDS if is_last else 0)
+        seconds = ENTRY_SECONDS if is_last else 0
+        return self._view.entry(node, attributes, seconds, by_replay=True)
 
     def _as_it_was(self, replay: Replay, node: Node) -> bytes:
         attributes = self._attributes(node)

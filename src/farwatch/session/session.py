@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import logging
 import struct
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -80,6 +81,7 @@ _QUIET = frozenset(
 _LOOKUP = int(Opcode.LOOKUP)
 _OPENDIR = int(Opcode.OPENDIR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
+_PRUNED_AT_ONCE = 64
 _LEAST_SCAN_PAUSE = 0.25
 _SCAN_SHARE = 30
 """A scan is asked for at most after this many times as long as the last one took."""
@@ -102,6 +104,8 @@ class Session:
         self._access_mode = access_mode
         self._backing = backing
         self.agreed: Agreed | None = None
+        self.prunable = threading.Event()
+        """Set when there is something in ``take_prunable``."""
         self._start()
 
     def _start(self) -> None:
@@ -128,6 +132,7 @@ class Session:
         self.channel = Channel(settings, self.delivery, self.interest, self._planner)
         view.cancel = self._cancel
         self._scan_asked = 0.0
+        self._prunes = self.agreed is not None and fuse.has_prune(self.agreed.minor)
         self._handlers: dict[int, Handler] = {
             **self._naming.handlers,
             **attributes.handlers,
@@ -176,6 +181,8 @@ class Session:
             return self._init(request)
         if is_reserved(request.uid):
             with self.view.lock:
+                if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
+                    self.prunable.set()
                 return self._marked(request)
         handler = self._handlers.get(opcode)
         if handler is None:
@@ -284,6 +291,18 @@ class Session:
         if answer is None:
             return None
         return _replied(answer[0], answered(answer[1]))
+
+    # The pruner's thread ---------------------------------------------------------
+
+    def take_prunable(self) -> list[int]:
+        """Ids of nodes that only replays have made known; none while there are replays."""
+        with self.view.lock:
+            if not self.delivery.is_idle:
+                return []
+            self.prunable.clear()
+            nodes = list(self.view.replayed)
+            self.view.replayed.clear()
+        return nodes
 
     @property
     def reading(self) -> int:

@@ -115,6 +115,8 @@ class View:
         """Called for each replay that a local change has put out of date."""
         self.drain = 0
         """Number of the source's reading that is under way; see ``local_changes``."""
+        self.replayed: dict[int, None] = {}
+        """Ids of nodes that only the agent has looked up, so far."""
         self._strays: dict[Name, tuple[Node | None, float]] = {}
         self._local: dict[Name, int] = {}
 
@@ -141,9 +143,20 @@ class View:
             node.attr = ghost_attributes(node, nlink)
         return with_links(node.attr, nlink)
 
-    def entry(self, node: Node, attributes: bytes, seconds: int = ENTRY_SECONDS) -> bytes:
+    def entry(
+        self,
+        node: Node,
+        attributes: bytes,
+        seconds: int = ENTRY_SECONDS,
+        by_replay: bool = False,
+    ) -> bytes:
         """``fuse_entry_out``: counts as a look-up that the client will forget again."""
         node.lookups += 1
+        if by_replay:
+            if node.lookups == 1:
+                self.replayed[node.id] = None
+        elif self.replayed:
+            self.replayed.pop(node.id, None)
         return (
             fuse.ENTRY_OUT_HEAD.pack(
                 node.id,

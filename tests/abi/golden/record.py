@@ -28,8 +28,6 @@ from tests.session.kernel import in_session, settings
 from tests.session.memory import MemoryDisk
 
 
-
-
 def prepare(disk: MemoryDisk) -> None:
     """What is on the disk before; ``tests/session/test_requests.py`` starts from it too."""
     disk.do_mkdir("directory")
@@ -124,9 +122,9 @@ def record(perform_on: Callable[[Path], None]) -> list[bytes]:
 def main() -> None:
     """Writes a recording to standard output."""
     requests = [anonymous(data) for data in record(perform)]
+    kernel = platform.release().split("-")[0]
     out = [
-        f"# What Linux {platform.release().split('-')[0]} ({platform.machine()}) sent to a"
-        " FUSE server, in order;",
+        f"# What Linux {kernel} ({platform.machine()}) sent to a FUSE server, in order;",
         "# made by: python -m tests.abi.golden.record",
     ]
     for data in requests:
