@@ -31,7 +31,7 @@ class ClientGroup:
     def _events(self) -> list[tuple[int, int]]:
         """Mask and descriptor of every event that waits."""
         buffer = bytearray(1 << 16)
-        events = []
+        events: list[tuple[int, int]] = []
         while True:
             try:
                 size = self.group.read(buffer)

@@ -33,13 +33,17 @@ LATE = 2_000_000_000_000_000_000
 
 def furnish(src: Path) -> None:
     """What the acts below are tried on."""
-    for name in ("file", "other", "third", "x"):
-        (src / name).write_text(f"content of {name}")
+    furnish_files(src)
     os.setxattr(src / "file", "user.kept", b"value")
     (src / "empty").mkdir()
     (src / "full").mkdir()
     (src / "full" / "inner").write_text("inner")
     (src / "symlink").symlink_to("file")
+
+
+def furnish_files(src: Path) -> None:
+    for name in ("file", "other", "third", "x"):
+        (src / name).write_text(f"content of {name}")
 
 
 def _at(root: int, name: str) -> str:

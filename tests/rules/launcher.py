@@ -30,7 +30,7 @@ def run_mount(names: str, arguments: list[str]) -> None:
 
     mutations.apply(names, mutations.SERVER)
     changed = SimpleNamespace(**{**vars(subprocess), "Popen": MutatedAgent})
-    supervisor.subprocess = changed  # type: ignore[assignment]
+    vars(supervisor)["subprocess"] = changed
     sys.argv = ["farwatch", "mount", *arguments]
     app.main()
 

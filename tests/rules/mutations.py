@@ -11,10 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from farwatch.abi.control import Op, Step
+from farwatch.linux import mounts
+
+_CLONE_NEWPID = 0x20000000
+"""linux/sched.h"""
 
 Mutation = Callable[[str], None]
 """Changes the program; takes what follows the colon, or an empty string."""
@@ -91,6 +95,31 @@ def revived_at_once(_: str) -> None:
     from farwatch.mounting import supervisor
 
     supervisor._AGENT_RESTART_SECONDS = 0.0
+
+
+def in_a_pid_namespace(_: str) -> None:
+    """Server and agent live in a pid namespace of their own: the client does not."""
+    from farwatch.mounting.supervisor import Supervisor
+
+    original = Supervisor.run
+
+    def run(self: Supervisor, on_ready: Callable[[], None]) -> int:
+        mounts.unshare(_CLONE_NEWPID)
+        child = os.fork()
+        if child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = 1
+        try:
+            status = original(self, on_ready)
+        finally:
+            os._exit(status)
+
+    Supervisor.run = run  # type: ignore[method-assign]
+
+
+def _replace(module: ModuleType, **changed: object) -> None:
+    """What a module has imported, it does not export: these are not its attributes."""
+    vars(module).update(changed)
 
 
 def _performing(change: Callable[[Callable[..., int], Any, Step, int], int]) -> None:
@@ -173,35 +202,35 @@ def _say(message: str) -> None:
 def works_in_the_clients_mount(_: str) -> None:
     """The agent holds the client's mount itself, among the client's other mounts."""
     from farwatch.agent import agent, mountpoint
-    from farwatch.linux import mounts
 
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     changed = {
         "open_tree": lambda _, path, __: os.open(path, flags),
         "mount_setattr": lambda *_, **__: None,
     }
-    mountpoint.mounts = SimpleNamespace(**{**vars(mounts), **changed})
-    agent.enter_private_root = lambda binds: None
+    _replace(mountpoint, mounts=SimpleNamespace(**{**vars(mounts), **changed}))
+    _replace(agent, enter_private_root=lambda binds: None)
 
 
 # Never open what is not a file ---------------------------------------------------
 
 
 def opens_anything_in_the_agent(_: str) -> None:
-    from farwatch.agent import mountpoint
+    from farwatch.agent import mountpoint, replayer
     from farwatch.agent.replayer import Replayer
 
     def reopen(path: int, mode: int) -> int:
         return os.open(b"/proc/self/fd/%d" % path, mode | os.O_NOCTTY | os.O_CLOEXEC)
 
-    mountpoint._SAFE &= ~mountpoint.mounts.MOUNT_ATTR_NODEV
+    replayer._OPEN &= ~os.O_NONBLOCK
+    mountpoint._SAFE &= ~mounts.MOUNT_ATTR_NODEV
     Replayer._reopen = staticmethod(reopen)  # type: ignore[method-assign]
 
 
 def opens_anything_in_the_plan(_: str) -> None:
     from farwatch.session import plan
 
-    plan.S_ISREG = lambda mode: True
+    _replace(plan, S_ISREG=lambda mode: True)
 
 
 # What the client is told, and when -----------------------------------------------
@@ -297,7 +326,7 @@ def access_mode_unknown(_: str) -> None:
     """How a remote opener has opened a file is not looked for."""
     from farwatch.mounting import server
 
-    server.access_mode = lambda *_: None
+    _replace(server, access_mode=lambda *_: None)
 
 
 def touches_whoever_listens(_: str) -> None:
@@ -370,8 +399,8 @@ def every_mark_pins(_: str) -> None:
 
     original = Interest.learn
 
-    def learn(self: Interest, *scan: Any) -> bool:
-        is_complete = original(self, *scan)
+    def learn(self: Interest, flags: int, microseconds: int, watches: Any) -> bool:
+        is_complete = original(self, flags, microseconds, watches)
         self.everything = False
         return is_complete
 
@@ -420,6 +449,7 @@ SERVER: dict[str, Mutation] = {
         armed_for_good,
         lost_with_the_agent,
         revived_at_once,
+        in_a_pid_namespace,
         opens_anything_in_the_plan,
         pending_is_believed,
         targets_as_they_are_now,

@@ -40,15 +40,11 @@ class Rule(NamedTuple):
         assert seen == expected, f"seen:     {seen}\nexpected: {expected}"
 
 
-def rule(*off: str, not_yet: str = "") -> Callable[[Callable[..., Any]], Any]:
-    """Runs a test with the rule and without; needs root.
-
-    ``not_yet`` says why the rule does not hold so far.
-    """
-    marks = pytest.mark.xfail(reason=not_yet, strict=True) if not_yet else ()
-    cases = [pytest.param(Rule(), id="on", marks=marks), pytest.param(Rule(off), id="off")]
+def rule(*off: str) -> Callable[[Callable[..., Any]], Any]:
+    """Runs a test with the rule and without; needs root."""
 
     def decorated(test: Callable[..., Any]) -> Any:
-        return pytest.mark.root(pytest.mark.parametrize("rule", cases)(test))
+        both = pytest.mark.parametrize("rule", [Rule(), Rule(off)], ids=["on", "off"])
+        return pytest.mark.root(both(test))
 
     return decorated

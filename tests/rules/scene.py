@@ -175,7 +175,13 @@ class MutatedStage(FarwatchStage):
 
     def start_again(self) -> None:
         """Mount SRC anew, after the mount has ended."""
-        wait_until(lambda: not self.processes(), "the processes of the mount have ended")
+        wait_until(lambda: not self.processes(), "the mount's processes have ended")
+        self._mount()
+
+    def start_beside(self, left: int) -> None:
+        """Mount SRC anew and as it should be, with this process of the mount before left."""
+        wait_until(lambda: self.processes() == [left], "the mount's other processes have ended")
+        self._mutations = ""
         self._mount()
 
 

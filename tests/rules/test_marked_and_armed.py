@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from farwatch.abi.control import SEQUENCES
+from farwatch.linux.mounts import MNT_DETACH, umount
 from tests.rules import hostile
 from tests.rules.rule import Rule, rule
 from tests.rules.scene import Scene, tree, wait_until
@@ -158,6 +159,45 @@ def test_a_server_that_was_started_again(rule: Rule) -> None:
         scene.stage.start_again()
         before = tree(scene.src)
         achieved = ", ".join(filter(None, (attempt(scene, number) for number in range(3))))
+        rule.expect(outcome(scene, before, achieved), held=NOTHING, harm=ANYTHING)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_an_agent_that_outlives_its_server(step: int) -> None:
+    """Whatever step it was on, it cannot go on in the mount that comes after."""
+    names = ("file", "other", "third")
+    with Scene((f"stops_before_step:{step}",), hostile.furnish) as scene:
+        scene.watcher(root=".")
+        for name in names:
+            (scene.src / name).unlink()
+        old = scene.wait_until_agent_stops()
+        server = scene.server()
+        # Nobody is left to take away the agent or the mount.
+        for pid in {*scene.stage.processes()} - {old, server}:
+            os.kill(pid, signal.SIGKILL)
+        os.kill(server, signal.SIGKILL)
+        umount(os.fsencode(scene.mnt), MNT_DETACH)
+        scene.stage.start_beside(old)
+        hostile.furnish_files(scene.src)
+        watcher = scene.watcher(root=".")
+        watcher.told()
+        before = tree(scene.src)
+        os.kill(old, signal.SIGCONT)
+        wait_until(lambda: old not in scene.stage.processes(), "the old agent has ended")
+        assert watcher.told() == []
+        assert tree(scene.src) == before
+
+
+@rule("unarmed_is_acted_on")
+def test_a_process_without_a_thread_id(rule: Rule) -> None:
+    """Of another pid namespace: the server would take all of these for one thread."""
+    with rule.scene("in_a_pid_namespace", furnish=hostile.furnish) as scene:
+        before = tree(scene.src)
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            attempt(scene, 0, "hello")
+        assert "in the mount's own pid namespace" in refused.value.stderr
+        achieved = attempt(scene, 0)
         rule.expect(outcome(scene, before, achieved), held=NOTHING, harm=ANYTHING)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.rules.rule import Rule, rule
-from tests.rules.scene import ALL, wait_until
+from tests.rules.scene import ALL, Scene, wait_until
 
 
 def fifo(src: Path) -> None:
@@ -48,3 +52,23 @@ def test_a_device_is_not_opened(rule: Rule) -> None:
         watcher.watch("device", "null", ALL)
         os.close(os.open(scene.src / "null", os.O_WRONLY))
         rule.expect("device OPEN" in watcher.told(), held=False, harm=True)
+
+
+@pytest.mark.root
+def test_a_program_that_runs_in_the_client() -> None:
+    """It cannot be opened for writing (ETXTBSY); what follows is told all the same."""
+
+    def furnish(src: Path) -> None:
+        shutil.copy("/bin/sleep", src / "sleep")
+
+    with Scene((), furnish) as scene:
+        watcher = scene.watcher(root=".")
+        with subprocess.Popen([scene.mnt / "sleep", "100"]) as process:
+            try:
+                with (scene.src / "sleep").open("ab") as file:
+                    file.write(b"more")
+                (scene.src / "next").mkdir()
+                told = watcher.told()
+            finally:
+                process.kill()
+        assert told == ["root MODIFY sleep", "root CREATE next"]

@@ -17,8 +17,6 @@ def one_file(src: Path) -> None:
     (src / "x").write_text("old")
 
 
-
-
 # Opens in passthrough ------------------------------------------------------------
 
 

@@ -128,9 +128,7 @@ def test_the_client_makes_anew_what_was_removed_remotely(rule: Rule) -> None:
     with rule.scene(furnish=one_file) as scene:
         told = makes_again(scene)
         names = [line for line in told if "CREATE" in line or "DELETE " in line]
-        rule.expect(
-            names, held=["root CREATE x"], harm=["root CREATE x", "root DELETE x"]
-        )
+        rule.expect(names, held=["root CREATE x"], harm=["root CREATE x", "root DELETE x"])
 
 
 @pytest.mark.root

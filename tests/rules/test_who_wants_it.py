@@ -132,7 +132,7 @@ def nodes_known(scene: Scene, counts: Path) -> int:
     return int(counts.read_text().split()[-1])
 
 
-@rule("never_prunes", not_yet="the client's kernel is not asked to forget")
+@rule("never_prunes")
 def test_the_client_is_made_to_forget_what_only_replays_have_looked_up(
     rule: Rule, tmp_path: Path
 ) -> None:

@@ -69,12 +69,6 @@ OPCODES = sorted(BODIES)
 UIDS = (0, 1000, k.FIRST_UID, k.FIRST_UID + 1, k.FIRST_UID + 0xFFFF, 0xFFFFFFFF)
 
 
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SYNCFS would have every disk of this machine written, hundreds of times."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-
-
 class Target:
     """A session that is used on and on, with a file and a directory open as handle 1."""
 

@@ -46,6 +46,7 @@ _CAPABILITIES = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_SAME_MOUNT = files.RESOLVE_NO_XDEV | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_BENEATH
 _HANDLE = struct.Struct("<IiIII")
 """A FUSE file handle (fs/fuse/inode.c): 12 bytes of type 0x81: node id high, low,
 generation."""
@@ -252,12 +253,17 @@ class Replayer:
             return self._open_in(self._directory(step.directory), step)
         try:
             directory = self._same_directory(root, self._directory(step.directory))
+            try:
+                return self._open_in(directory, step, _SAME_MOUNT)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            # The client has mounted something of its own there, which is not to be opened.
+            if error.errno != errno.EXDEV:
+                raise
+            return self._open_in(self._directory(step.directory), step)
         finally:
             os.close(root)
-        try:
-            return self._open_in(directory, step)
-        finally:
-            os.close(directory)
 
     @staticmethod
     def _same_directory(root: int, directory: int) -> int:
@@ -268,19 +274,18 @@ class Replayer:
         walked, through no symbolic link and no other mount, and what is found compared.
         """
         path = os.readlink(b"/proc/self/fd/%d" % directory).lstrip(b"/") or b"."
-        resolve = files.RESOLVE_NO_XDEV | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_BENEATH
-        found = files.openat2(root, path, _DIRECTORY, resolve=resolve)
+        found = files.openat2(root, path, _DIRECTORY, resolve=_SAME_MOUNT)
         flags = files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC
         if files.statx(found, flags=flags).ino != files.statx(directory, flags=flags).ino:
             os.close(found)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return found
 
-    def _open_in(self, directory: int, step: Step) -> int:
+    def _open_in(self, directory: int, step: Step, resolve: int = 0) -> int:
         if step.argument & KNOWN:
             mode = step.argument & os.O_ACCMODE
-            return os.open(step.name, mode | _OPEN | os.O_NOFOLLOW, dir_fd=directory)
-        path = os.open(step.name or b".", _PATH, dir_fd=directory)
+            return _open_name(directory, step.name, mode | _OPEN | os.O_NOFOLLOW, resolve)
+        path = _open_name(directory, step.name or b".", _PATH, resolve)
         try:
             return self._reopen(path, step.argument)
         except OSError as error:
@@ -330,3 +335,9 @@ class Replayer:
 
     def _read(self, step: Step) -> None:
         os.pread(self._files.get(step.token), 1, 0)
+
+
+def _open_name(directory: int, name: bytes, flags: int, resolve: int) -> int:
+    if resolve:
+        return files.openat2(directory, name, flags, resolve=resolve)
+    return os.open(name, flags, dir_fd=directory)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from farwatch.events import Key, Place
 from farwatch.export.anchor import Anchor, Caller, failure, fd_link
 from farwatch.export.setid import killing_set_id
-from farwatch.linux.files import AT_EMPTY_PATH, NOW, OMIT, utimensat
+from farwatch.linux.files import AT_EMPTY_PATH, NOW, OMIT, syncfs, utimensat
 
 __all__ = ["NOW", "OMIT", "Attributes", "SetAttr"]
 
@@ -113,6 +113,10 @@ class Attributes(Anchor):
             return os.fstatvfs(fd)
         finally:
             os.close(fd)
+
+    def syncfs(self) -> None:
+        """Bring the export's file system to the disk (syncfs(2))."""
+        syncfs(self._fd)
 
     def readlink(self, node: Key) -> bytes:
         """A symbolic link's target, as it stands.  OSError(EINVAL) for other nodes."""

@@ -104,6 +104,7 @@ _statx = declare(
     ctypes.c_void_p,
     checked=False,
 )
+_syncfs = declare("syncfs", ctypes.c_int)
 _ioctl = declare("ioctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, checked=False)
 # 437 on every machine: newer than the common numbering.
 _openat2 = syscall(437, 437, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
@@ -159,6 +160,11 @@ def copy_file_range(
         fd_in, ctypes.addressof(start), fd_out, ctypes.addressof(target), count, flags
     )
     return copied
+
+
+def syncfs(fd: int) -> None:
+    """Bring the file system that ``fd`` is on to the disk."""
+    _syncfs(fd)
 
 
 class Statx(NamedTuple):

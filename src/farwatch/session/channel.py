@@ -121,7 +121,7 @@ class Channel:
         self._threads.clear()
         self._delivery.restart()
         self._interest.forget()
-        self._planner.release()
+        self._planner.agent_left()
 
 
 def answered(data: bytes) -> bytes:

@@ -99,7 +99,7 @@ class Content:
 
     def syncfs(self, request: Request) -> Payload:
         """SYNCFS: syncfs(2) of the client, for everything that it wrote."""
-        os.sync()
+        self._export.syncfs()
         return b""
 
     def fallocate(self, request: Request) -> Payload:

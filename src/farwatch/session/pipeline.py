@@ -75,8 +75,16 @@ class Pipeline:
                 log.exception("a batch of events could not be delivered")
 
     def _batch(self, flush: bool) -> None:
-        session, settler = self._session, self._settler
+        session = self._session
         session.view.begin_drain()
+        try:
+            self._settle_and_deliver(flush)
+        finally:
+            with session.view.lock:
+                session.view.end_drain()
+
+    def _settle_and_deliver(self, flush: bool) -> None:
+        session, settler = self._session, self._settler
         records, disk = collect(self._read_with_modes, self._at, settler)
         if records or flush:
             own = self._changed_by_the_client(records)
@@ -88,8 +96,6 @@ class Pipeline:
                 answer = session.answer()
                 if answer is not None:
                     self._send(answer)
-        with session.view.lock:
-            session.view.end_drain()
 
     def _read_with_modes(self) -> list[Record]:
         records = self._read()

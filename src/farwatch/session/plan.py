@@ -208,6 +208,13 @@ class Planner:
         """Descriptors kept for an OPEN are closed by the agent itself (RELEASE)."""
         self._kept.clear()
 
+    def agent_left(self) -> None:
+        """Nothing is kept or pinned any more: its descriptors are closed."""
+        self._kept.clear()
+        for _, node in self._pins.values():
+            self._nodes.unpin(node)
+        self._pins.clear()
+
     # Names -----------------------------------------------------------------------
 
     def _create(self, change: Change) -> None:

@@ -217,19 +217,22 @@ class Answers:
             replay is not None
             and not replay.done
             and replay.op in (Op.OPEN, Op.OPEN_CLOSE)
+            and request.node == replay.node.id
             and self._is_agent(request.pid)
         )
 
     def is_walk(self, request: Request) -> bool:
-        """Whether a LOOKUP is of a directory on the way to what a step opens.
+        """Whether a LOOKUP is of a directory on the way to what a step is about.
 
-        An open that is to be heard under its path is done by path, in the client's mount.
+        The kernel looks for a directory's place in the tree when it opens its handle, and
+        an open that is to be heard under its path is done by path.
         """
+        name = names(request.body, 0, 1)[0]
         replay = self.armed.get(request.uid - FIRST_UID)
         return (
             replay is not None
-            and replay.op in (Op.OPEN, Op.OPEN_CLOSE)
-            and not _is(replay.at, request.node, names(request.body, 0, 1)[0])
+            and not _is(replay.at, request.node, name)
+            and not _is(replay.to, request.node, name)
             and self._is_agent(request.pid)
         )
 

@@ -155,7 +155,7 @@ class Session:
         try:
             length, opcode, unique, node, uid, gid, pid, _, _ = fuse.IN_HEADER.unpack_from(data)
         except struct.error:
-            log.warning("a request of %d bytes has no header; it cannot be answered", len(data))
+            log.debug("a request of %d bytes has no header; it cannot be answered", len(data))
             return None
         body = data[fuse.IN_HEADER.size : length]
         request = Request(opcode, unique, node, uid, gid, pid, body)
@@ -164,7 +164,8 @@ class Session:
         except OSError as error:
             return None if opcode in _NO_REPLY else _failed(unique, error.errno or errno.EIO)
         except (struct.error, ValueError) as error:
-            log.warning("bad request: opcode %d: %s", opcode, error)
+            # At DEBUG: whoever sends such could fill the log.
+            log.debug("bad request: opcode %d: %s", opcode, error)
             return None if opcode in _NO_REPLY else _failed(unique, errno.EINVAL)
         except Exception:
             log.exception("opcode %d failed; this is a fault of farwatch's", opcode)
