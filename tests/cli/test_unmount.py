@@ -14,8 +14,8 @@ import pytest
 from farwatch.cli.demo.stage import farwatch_mount
 from farwatch.cli.failure import Failure
 from farwatch.cli.occupants import occupants
-from farwatch.cli.unmount import find, resolve, top
-from farwatch.linux.mounts import MountInfo, parse_mountinfo
+from farwatch.cli.unmount import find, resolve
+from farwatch.linux.mounts import MountInfo, parse_mountinfo, topmost
 from tests.cli.bind import bind_mount
 
 MAP = """
@@ -54,7 +54,7 @@ def program(code: str, *arguments: str | Path) -> Iterator[int]:
 def test_the_uppermost_of_stacked_mounts() -> None:
     # The kernel lists by id, not by who covers whom.
     mounts = [mount(9, 7, b"/m"), mount(7, 1, b"/m"), mount(8, 9, b"/m/sub")]
-    found = top(b"/m", mounts)
+    found = topmost(b"/m", mounts)
     assert found is not None
     assert found.mount_id == 9
 
@@ -120,7 +120,7 @@ def test_who_uses_a_mount(tmp_path: Path, code: str, how: str) -> None:
     point.mkdir()
     (source / "file").write_text("x")
     with bind_mount(source, point):
-        entry = top(os.fsencode(point), here())
+        entry = topmost(os.fsencode(point), here())
         assert entry is not None
         assert occupants(entry) == []
         with program(code, point) as pid:
@@ -134,7 +134,7 @@ def test_a_root_directory_keeps_it_busy_too(tmp_path: Path) -> None:
     source.mkdir()
     point.mkdir()
     with bind_mount(source, point):
-        entry = top(os.fsencode(point), here())
+        entry = topmost(os.fsencode(point), here())
         assert entry is not None
         with program("os.chroot(sys.argv[1])", point) as pid:
             assert [(user.pid, user.how) for user in occupants(entry)] == [(pid, "root directory")]
@@ -165,7 +165,7 @@ def unmounted(*arguments: str | Path) -> tuple[int, str]:
 def test_a_mount_goes(tmp_path: Path) -> None:
     with farwatch_mounted(tmp_path) as point:
         assert unmounted(point) == (0, "")
-        assert top(os.fsencode(point), here()) is None
+        assert topmost(os.fsencode(point), here()) is None
         status, said = unmounted(point)
         assert (status, said.count("\n")) == (1, 1)
 
@@ -180,9 +180,9 @@ def test_a_mount_in_use_stays_and_lazy_detaches_it(tmp_path: Path) -> None:
         assert status == 1
         assert said.startswith("farwatch: in use by python")
         assert f"(pid {pid}: working directory): {point}; end that use" in said
-        assert top(os.fsencode(point), here()) is not None
+        assert topmost(os.fsencode(point), here()) is not None
         assert unmounted("--lazy", point) == (0, "")
-        assert top(os.fsencode(point), here()) is None
+        assert topmost(os.fsencode(point), here()) is None
 
 
 @pytest.mark.root

@@ -11,9 +11,15 @@ import click
 
 from farwatch.cli.failure import Failure
 from farwatch.cli.occupants import occupants
-from farwatch.linux.mounts import MNT_DETACH, UMOUNT_NOFOLLOW, MountInfo, parse_mountinfo, umount
-
-FSTYPE = b"fuse.farwatch"
+from farwatch.linux.mounts import (
+    MNT_DETACH,
+    UMOUNT_NOFOLLOW,
+    MountInfo,
+    parse_mountinfo,
+    topmost,
+    umount,
+)
+from farwatch.transports.devfuse import FSTYPE
 
 
 @click.command()
@@ -43,7 +49,7 @@ def find(path: Path, mounts: Sequence[MountInfo]) -> MountInfo:
 
     Raises Failure if there is none, or if another mount covers it.
     """
-    mount = top(resolve(path, mounts), mounts)
+    mount = topmost(resolve(path, mounts), mounts)
     if mount is None:
         raise Failure("not a farwatch mount", path, "nothing is mounted there")
     if mount.fstype == FSTYPE:
@@ -67,17 +73,6 @@ def resolve(path: Path, mounts: Sequence[MountInfo]) -> bytes:
         if any(mount.mount_point == candidate for mount in mounts):
             return candidate
     return os.fsencode(os.path.realpath(path))
-
-
-def top(mount_point: bytes, mounts: Sequence[MountInfo]) -> MountInfo | None:
-    """The mount that a path walk to ``mount_point`` ends on, or None if nothing is mounted there.
-
-    A stacked mount's parent is the mount that it covers.
-    """
-    here = [mount for mount in mounts if mount.mount_point == mount_point]
-    covered = {mount.parent_id for mount in here}
-    uncovered = [mount for mount in here if mount.mount_id not in covered]
-    return uncovered[-1] if uncovered else None
 
 
 def _refusal(error: OSError, mount: MountInfo, mounts: Sequence[MountInfo]) -> Failure:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from farwatch.linux.files import (
@@ -183,6 +184,17 @@ class MountInfo(NamedTuple):
 def parse_mountinfo(text: bytes) -> list[MountInfo]:
     """Every mount in the text of /proc/PID/mountinfo, in its order."""
     return [_parse_line(line) for line in text.split(b"\n") if line]
+
+
+def topmost(mount_point: bytes, mounts: Sequence[MountInfo]) -> MountInfo | None:
+    """The mount that a path walk to ``mount_point`` ends on, or None if nothing is mounted there.
+
+    A stacked mount's parent is the mount that it covers.
+    """
+    here = [mount for mount in mounts if mount.mount_point == mount_point]
+    covered = {mount.parent_id for mount in here}
+    uncovered = [mount for mount in here if mount.mount_id not in covered]
+    return uncovered[-1] if uncovered else None
 
 
 def _parse_line(line: bytes) -> MountInfo:

@@ -60,12 +60,8 @@ def check(source: str, target: str) -> Paths:
 def mounted_at(path: bytes) -> bytes | None:
     """The type of the topmost file system that is mounted at a real path, if any is."""
     with open("/proc/self/mountinfo", "rb") as file:
-        found = [
-            entry.fstype
-            for entry in mounts.parse_mountinfo(file.read())
-            if entry.mount_point == path
-        ]
-    return found[-1] if found else None
+        mount = mounts.topmost(path, mounts.parse_mountinfo(file.read()))
+    return mount.fstype if mount is not None else None
 
 
 def _directory(path: str) -> bytes:

@@ -8,6 +8,7 @@ All opens go through that bind mount, which the source is told to ignore.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -36,6 +37,17 @@ _EXPORT = "/export"
 MAX_WRITE = 1 << 20
 
 
+_NO_ROOT = {
+    errno.EINVAL: "a mount namespace cannot be made in a plain chroot (enter it by pivot_root,"
+    " as container runtimes do)",
+    errno.EPERM: "a mount namespace cannot be made here (CAP_SYS_ADMIN is needed)",
+}
+
+
+class Unservable(Exception):
+    """The server cannot start here; one line says why."""
+
+
 class Inherited(NamedTuple):
     """What the server's process is given; it owns all of it."""
 
@@ -55,7 +67,10 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
     # Root's own groups must not count when a set-gid bit is to be kept for a caller.
     os.setgroups([])
     _import_late()
-    enter_private_root({_EXPORT: tree})
+    try:
+        enter_private_root({_EXPORT: tree})
+    except OSError as error:
+        raise Unservable(_NO_ROOT.get(error.errno or 0, str(error.strerror))) from error
     os.close(tree)
     mount_fd = os.open(_EXPORT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     source.silence(mount_fd)

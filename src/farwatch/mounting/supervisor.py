@@ -26,12 +26,13 @@ from contextlib import contextmanager, suppress
 
 from farwatch.linux import mounts
 from farwatch.mounting.checks import Paths, Refused, mounted_at
-from farwatch.mounting.server import MAX_WRITE, Inherited, serve
+from farwatch.mounting.server import MAX_WRITE, Inherited, Unservable, serve
 from farwatch.sources.fanotify import FanotifySource, NoSource
 from farwatch.transports.devfuse import FSTYPE, DevFuse
 
 log = logging.getLogger(__name__)
 
+_READY = b"ready"
 _READY_SECONDS = 30.0
 _AGENT_RESTART_SECONDS = 0.2
 
@@ -132,12 +133,19 @@ class Supervisor:
         if wakeup in fds:
             self._leave()
         elif self._ready_fd in fds:
-            if not os.read(self._ready_fd, 1):
-                raise Refused("the server ended while starting", remedy="see its messages")
+            self._hear_server()
         elif self._agent_fd in fds:
             raise Refused("the agent ended while starting", remedy="see its messages")
         else:
             raise Refused(f"the mount was not ready within {_READY_SECONDS:.0f} s")
+
+    def _hear_server(self) -> None:
+        """The server's first words: that it is ready, or why it cannot be."""
+        words = os.read(self._ready_fd, 4096)
+        if not words:
+            raise Refused("the server ended while starting", remedy="see its messages")
+        if words != _READY:
+            raise Refused(words.decode(errors="replace"))
 
     def _abandon(self) -> None:
         """Nothing came of it: leave no mount and no process."""
@@ -241,8 +249,10 @@ def _serve_and_exit(inherited: Inherited, ready_fd: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        serve(inherited, lambda: _say_ready(ready_fd))
+        serve(inherited, lambda: _say(ready_fd, _READY))
         status = 0
+    except Unservable as error:
+        _say(ready_fd, str(error).encode())
     except Exception:
         log.exception("the server failed")
     finally:
@@ -250,8 +260,8 @@ def _serve_and_exit(inherited: Inherited, ready_fd: int) -> None:
         os._exit(status)
 
 
-def _say_ready(ready_fd: int) -> None:
-    os.write(ready_fd, b"r")
+def _say(ready_fd: int, words: bytes) -> None:
+    os.write(ready_fd, words)
     os.close(ready_fd)
 
 
