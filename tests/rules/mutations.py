@@ -212,6 +212,13 @@ def works_in_the_clients_mount(_: str) -> None:
     _replace(agent, enter_private_root=lambda binds: None)
 
 
+def opens_across_mounts(_: str) -> None:
+    """Where paths count, what the client has mounted on a name is taken for the name."""
+    from farwatch.agent import replayer
+
+    replayer._SAME_MOUNT = 0
+
+
 # Never open what is not a file ---------------------------------------------------
 
 
@@ -481,6 +488,7 @@ AGENT: dict[str, Mutation] = {
         late_by_a_batch,
         acts_otherwise,
         works_in_the_clients_mount,
+        opens_across_mounts,
         opens_anything_in_the_agent,
     )
 }

@@ -40,10 +40,8 @@ def test_a_watched_directory_whose_name_was_evicted(rule: Rule) -> None:
     with rule.scene(furnish=deep) as scene:
         watcher = scene.watcher(c="a/b/c")
         evict_names()
-        error = opened_by_handle(scene, watcher)
-        evict_names()
-        (scene.src / "a/b/c/new").mkdir()
-        told = watcher.told()
-        rule.expect(error, held=0, harm=errno.ESTALE)
-        # Without the rule an agent can only get there by a name of its own.
-        assert told == ["c CREATE new"]
+        rule.expect(opened_by_handle(scene, watcher), held=0, harm=errno.ESTALE)
+        if not rule.off:
+            evict_names()
+            (scene.src / "a/b/c/new").mkdir()
+            assert watcher.told() == ["c CREATE new"]

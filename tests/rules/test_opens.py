@@ -72,7 +72,8 @@ def test_a_group_that_wants_descriptors_hears_of_a_write(rule: Rule) -> None:
         group.mark(scene.mnt / "x", fan.FAN_MODIFY | fan.FAN_CLOSE_WRITE)
         watcher = scene.watcher(file="x")
         scene.wait_until_marks_are_known()
-        (scene.src / "x").write_text("new")
+        with (scene.src / "x").open("r+b", buffering=0) as file:
+            file.write(b"new")
         told = watcher.told()
         assert told == ["file MODIFY", "file CLOSE_WRITE"]
         assert (scene.src / "x").read_text() == "new"

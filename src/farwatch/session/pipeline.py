@@ -18,7 +18,7 @@ from farwatch.events import Change, Key, Mask, Place, Record
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.session import Reply, Session
 from farwatch.sources.fanotify import FanotifySource
-from farwatch.sources.settle import UNKNOWN, Holder, Settler, collect
+from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
 
 log = logging.getLogger(__name__)
 

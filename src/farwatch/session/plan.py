@@ -248,18 +248,15 @@ class Planner:
             if known is not None:
                 self._remove_nameless(known)
             return
-        held = self._nodes.child(directory, place.name)
-        if held is not None and held.key != change.node:
-            if known is not None:
-                self._remove_nameless(known)
-            return
         node = self._obtain(change.node, change.is_dir)
         at = (directory, place.name)
         trusted = self._trust(at, node)
         self._pin_if_held(node, at)
         op = Op.RMDIR if node.is_dir else Op.UNLINK
         self._add(Replay(Step(op, directory.id, place.name), node, at=at, trusted=trusted))
-        self._nodes.untell(directory, place.name)
+        # The client may have seen already what came after it: that is told next.
+        if self._nodes.child(directory, place.name) is node:
+            self._nodes.untell(directory, place.name)
 
     def _rename(self, change: Change) -> None:
         at = self._where(change.place)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from farwatch.events import Change, Key, Kind, Place, Record
-from farwatch.sources.settle import UNKNOWN, Holder, Settler, collect
-from tests.sources.settle.model import Step, World
+from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
+from tests.sources.settling.model import Step, World
 
 OWN = 7
 NAMES = (b"a", b"b", b"c")

@@ -16,8 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farwatch.events import Change, Key, Kind, Place
-from farwatch.sources.settle import Settler, _Walk
-from tests.sources.settle.history import ALL, Operation, Run, pairs, play, unknowable
+from farwatch.sources.settling import exchanges
+from farwatch.sources.settling.entries import Entries
+from farwatch.sources.settling.ledger import Ledger
+from farwatch.sources.settling.memory import Anticipated
+from farwatch.sources.settling.nameless import Nameless
+from tests.sources.settling.history import ALL, Operation, Run, pairs, play, unknowable
 
 OWN = 7
 STRUCTURE = ("create", "mkdir", "link", "remove", "rename", "exchange")
@@ -166,17 +170,18 @@ def test_only_the_servers_own(script: list[Operation], waits: list[int]) -> None
 
 # Each rule, switched off: then some history fails.
 
-OFF: dict[str, Callable[..., object]] = {
-    "not_anticipated": lambda walk, bits, name, node: bits,
-    "other_half": lambda *_: None,
-    "make_free": lambda *_: None,
-    "make_hold": lambda walk, name, node: setattr(name, "holds", node),
-    "creates_here": lambda *_: True,
-    "pay_all": lambda walk, name, target: name.owed.clear(),
-    "demand": lambda *_: None,
-    "explanations": lambda *_: set(),
-    "may_be_explained": lambda *_: False,
-    "empty_directory": lambda *_: None,
+OFF: dict[str, tuple[object, Callable[..., object]]] = {
+    "ends_in_half": (exchanges, lambda *_: False),
+    "other_half": (exchanges, lambda *_: None),
+    "not_anticipated": (Anticipated, lambda _, bits, name, node: bits),
+    "_creates_here": (Entries, lambda *_: True),
+    "make_free": (Ledger, lambda *_: None),
+    "make_hold": (Ledger, lambda _, name, node: setattr(name, "holds", node)),
+    "_pay_all": (Ledger, lambda _, name, target: name.owed.clear()),
+    "demand": (Ledger, lambda *_: None),
+    "empty_directory": (Ledger, lambda *_: None),
+    "_explanations": (Nameless, lambda *_: set()),
+    "_may_be_explained": (Nameless, lambda *_: False),
 }
 
 
@@ -207,12 +212,11 @@ def some_histories(count: int = 4000) -> list[tuple[list[Operation], list[int], 
     return found
 
 
-@pytest.mark.parametrize("rule", [None, "half", *OFF])
+@pytest.mark.parametrize("rule", [None, *OFF])
 def test_without_a_rule_histories_fail(rule: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if rule == "half":
-        monkeypatch.setattr(Settler, "is_half_an_exchange", lambda *_: False)
-    elif rule is not None:
-        monkeypatch.setattr(_Walk, rule, OFF[rule])
+    if rule is not None:
+        owner, instead = OFF[rule]
+        monkeypatch.setattr(owner, rule, instead)
 
     def some_fails() -> bool:
         for script, waits, world in some_histories():

@@ -8,7 +8,13 @@ from typing import NamedTuple
 import pytest
 
 from farwatch.events import Change, Key, Mask, Place, Record
-from farwatch.sources.settle import _CREATE, UNKNOWN, Holder, Settler, _Walk
+from farwatch.sources.settling import UNKNOWN, Holder, Settler, exchanges
+from farwatch.sources.settling.entries import Entries
+from farwatch.sources.settling.ledger import Ledger
+from farwatch.sources.settling.memory import Anticipated
+from farwatch.sources.settling.nameless import Nameless
+from farwatch.sources.settling.suspects import Suspects
+from farwatch.sources.settling.telling import Telling
 
 OWN = 9
 DIRECTORY = b"dir"
@@ -433,42 +439,53 @@ def case_of(title: str) -> Case:
 
 
 Proof = Case | Callable[[], None]
-RULES: dict[str, tuple[Callable[..., object], Proof]] = {
+RULES: dict[str, tuple[object, Callable[..., object], Proof]] = {
     "not_anticipated": (
-        lambda walk, bits, name, node: bits,
+        Anticipated,
+        lambda _, bits, name, node: bits,
         TestAcrossBatches().test_what_the_disk_demanded_is_not_told_again,
     ),
-    "other_half": (lambda *_: None, case_of("two halves")),
-    "make_way": (lambda *_: None, case_of("RENAME onto a name")),
-    "make_hold": (lambda *_: None, case_of("RENAME: what makes")),
-    "make_free": (lambda *_: None, case_of("CREATE: an occupied")),
-    "creates_here": (lambda *_: True, case_of("both bits, and the name holds")),
-    "deletes_here": (lambda *_: True, case_of("a DELETE that was put")),
-    "pay_all": (lambda *_: None, case_of("both bits, the name held")),
-    "repeat_renames": (lambda *_: None, TestAcrossBatches().test_a_third_rename_can_be_hidden),
-    "suspect": (lambda *_: None, TestAcrossBatches().test_a_third_exchange_can_be_hidden),
-    "demand": (lambda *_: None, case_of("FACTS: create q, link")),
-    "may_be_linked": (
-        lambda walk, name, node: name.can(_CREATE, node),
+    "other_half": (exchanges, lambda *_: None, case_of("two halves")),
+    "make_way": (Ledger, lambda *_: None, case_of("RENAME onto a name")),
+    "make_hold": (Ledger, lambda *_: None, case_of("RENAME: what makes")),
+    "make_free": (Ledger, lambda *_: None, case_of("CREATE: an occupied")),
+    "_creates_here": (Entries, lambda *_: True, case_of("both bits, and the name holds")),
+    "_deletes_here": (Entries, lambda *_: True, case_of("a DELETE that was put")),
+    "_pay_all": (Ledger, lambda *_: None, case_of("both bits, the name held")),
+    "repeat_renames": (
+        Suspects,
+        lambda *_: None,
+        TestAcrossBatches().test_a_third_rename_can_be_hidden,
+    ),
+    "_suspect": (
+        Suspects,
+        lambda *_: None,
+        TestAcrossBatches().test_a_third_exchange_can_be_hidden,
+    ),
+    "demand": (Ledger, lambda *_: None, case_of("FACTS: create q, link")),
+    "_may_be_linked": (
+        Ledger,
+        lambda _, name, node: name.can(Mask.CREATE, node),
         case_of("not even a second"),
     ),
-    "pay_before": (lambda *_: None, case_of("a CREATE that can only")),
-    "empty_directory": (lambda *_: None, case_of("before a directory")),
-    "explanations": (lambda *_: set(), case_of("an unlink explains")),
-    "may_be_explained": (
+    "pay_before": (Ledger, lambda *_: None, case_of("a CREATE that can only")),
+    "empty_directory": (Ledger, lambda *_: None, case_of("before a directory")),
+    "_explanations": (Nameless, lambda *_: set(), case_of("an unlink explains")),
+    "_may_be_explained": (
+        Nameless,
         lambda *_: False,
         TestAcrossBatches().test_a_link_count_waits_for_its_unlink,
     ),
-    "meet_expectation": (lambda *_: None, case_of("also where the client")),
-    "supersede": (lambda *_: None, case_of("rule 11")),
+    "meet_expectation": (Nameless, lambda *_: None, case_of("also where the client")),
+    "supersede": (Telling, lambda *_: None, case_of("rule 11")),
 }
-"""Each rule, what switches it off, and what then fails."""
+"""Each rule, whose it is, what switches it off, and what then fails."""
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_without_the_rule_its_sentence_fails(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    instead, proof = RULES[rule]
-    monkeypatch.setattr(_Walk, rule, instead)
+    owner, instead, proof = RULES[rule]
+    monkeypatch.setattr(owner, rule, instead)
     if isinstance(proof, Case):
         assert settle(proof) != lines(proof.changes)
     else:
