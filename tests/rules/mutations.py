@@ -357,10 +357,10 @@ def inode_events_by_name(_: str) -> None:
 
 def link_counts_unexplained(_: str) -> None:
     """An ATTRIB of a link count is replayed whether or not something explains it."""
-    from farwatch.sources import settle
+    from farwatch.sources.settling.nameless import Nameless
 
-    settle._Walk.may_be_explained = lambda *_: False  # type: ignore[method-assign]
-    settle._Walk.explanations = lambda *_: set()  # type: ignore[method-assign]
+    Nameless._may_be_explained = lambda *_: False  # type: ignore[method-assign]
+    Nameless._explanations = lambda *_: set()  # type: ignore[method-assign]
 
 
 def without_passthrough(_: str) -> None:

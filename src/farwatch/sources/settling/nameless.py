@@ -1,0 +1,162 @@
+"""Records of an inode alone: link counts that something explains, and deaths.
+
+Both stand before what explains them, so they wait: to the end of the batch, or longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from farwatch.events import Key, Kind, Place, Record
+from farwatch.sources.settling.masks import (
+    ATTRIB,
+    DELETE_SELF,
+    ISDIR,
+    MIDLIFE,
+    NAMES,
+    OVERFLOW,
+    SELF,
+)
+from farwatch.sources.settling.memory import Memory
+from farwatch.sources.settling.names import UNKNOWN, Unknown
+from farwatch.sources.settling.telling import Telling
+
+_ANY: Final = b""
+"""Expected: whichever node the rename replaced (no key is empty)."""
+
+
+class Nameless:
+    """The inode-only records of one batch, and those that are carried."""
+
+    def __init__(self, memory: Memory, telling: Telling) -> None:
+        self._memory = memory
+        self._telling = telling
+        # Thread and node: the index of the last record, and the bits that wait.
+        self._read: dict[tuple[int, Key], tuple[int, int]] = {}
+        self._replaced: set[tuple[int, Key]] = set()
+        self._counted: set[tuple[int, Key]] = set(memory.carried)
+        # By thread: where the rename is told of which nobody knows what it replaced.
+        self._renamed: dict[int, int] = {}
+        for _, node in memory.carried:
+            telling.mark_as_link(node)
+
+    def read(self, index: int, mask: int, thread: int, node: Key | None) -> None:
+        """A record of an inode alone: its count and its death wait, the rest is told."""
+        if mask & OVERFLOW or node is None:
+            self._overflow(mask)
+            return
+        own = thread in self._memory.own
+        waits = mask & DELETE_SELF
+        if mask & ATTRIB and not own:
+            if mask & ISDIR:
+                if (thread, node) in self._replaced:
+                    mask &= ~ATTRIB
+            else:
+                mask &= ~ATTRIB
+                waits |= ATTRIB
+                self._telling.mark_as_link(node)
+                self._counted.add((thread, node))
+        if mask & MIDLIFE and not own:
+            self._telling.midlife(mask, None, node)
+        if waits:
+            before = self._read.get((thread, node), (0, 0))[1]
+            self._read[thread, node] = (index, before | waits | mask & ISDIR)
+
+    def _overflow(self, mask: int) -> None:
+        """Nothing is known of what was lost: nothing is waited for any more."""
+        if not mask & OVERFLOW:
+            return
+        carried, self._memory.carried = self._memory.carried, {}
+        for (_, node), waits in carried.items():
+            self._tell(node, waits)
+        self._memory.expect_nothing()
+        self._telling.nameless(Kind.OVERFLOW, None, False)
+
+    # Link counts that were reported
+
+    def is_counted(self, thread: int, node: Key) -> bool:
+        """Whether the thread was seen to change the node's link count."""
+        return (thread, node) in self._counted
+
+    def is_counted_by_anyone(self, node: Key) -> bool:
+        """Whether any thread was."""
+        return any(node == about for _, about in self._counted)
+
+    # What a rename replaced
+
+    def expect_replaced(self, thread: int, gone: Key | Unknown) -> None:
+        """The rename that is told next replaces the node: its link count follows."""
+        if gone is UNKNOWN:
+            self._memory.expected[thread] = _ANY
+            self._renamed[thread] = self._telling.position
+            return
+        self._memory.expected[thread] = gone
+        self._memory.departed.add(gone)
+        self._replaced.add((thread, gone))
+        self._telling.replaces(self._telling.position, gone)
+
+    def meet_expectation(
+        self, mask: int, thread: int, place: Place | None, node: Key | None
+    ) -> None:
+        """The record after a thread's rename: the link count of what that replaced?"""
+        expected = self._memory.expected.pop(thread)
+        if place is not None and place.name == SELF:
+            node, place = place.directory, None
+        if expected == _ANY and mask & ISDIR and not mask & DELETE_SELF:
+            # Directories have an ATTRIB of their own, by chmod: take it for that.
+            return
+        if place is None and node is not None and mask & ATTRIB and expected in (node, _ANY):
+            self._replaced.add((thread, node))
+            self._memory.departed.add(node)
+            if thread in self._renamed:
+                self._telling.replaces(self._renamed[thread], node)
+
+    # The end of the batch
+
+    def close(self, records: Sequence[Record], flush: bool) -> None:
+        """Drop what is explained, carry what may still be, tell the rest."""
+        memory = self._memory
+        waiting = {key: (-1, waits) for key, waits in memory.carried.items()}
+        for key, (index, waits) in self._read.items():
+            waiting[key] = (index, waits | waiting.get(key, (0, 0))[1])
+        if not waiting:
+            return
+        memory.carried = {}
+        explained = self._explanations(records)
+        last = {record.thread: index for index, record in enumerate(records)}
+        for (thread, node), (index, waits) in waiting.items():
+            if (thread, node) in explained:
+                waits &= ~ATTRIB
+            elif not flush and self._may_be_explained(thread, node, index, waits, last):
+                memory.carried[thread, node] = waits
+                continue
+            if thread in memory.own and node not in memory.departed:
+                continue
+            self._tell(node, waits)
+
+    def _explanations(self, records: Sequence[Record]) -> set[tuple[int, Key]]:
+        """(thread, node) of everything that changes a link count by itself."""
+        explained = set(self._replaced)
+        for mask, thread, place, node, _ in records:
+            if mask & NAMES and place is not None and node is not None:
+                explained.add((thread, node))
+        return explained
+
+    def _may_be_explained(
+        self, thread: int, node: Key, index: int, waits: int, last: Mapping[int, int]
+    ) -> bool:
+        """Whether the thread has not gone on since: its very next event may explain it."""
+        if thread in self._memory.own:
+            return False
+        if not waits & ATTRIB and node in self._memory.departed:
+            return False
+        return thread == 0 or last.get(thread, index) <= index
+
+    def _tell(self, node: Key, waits: int) -> None:
+        is_dir = bool(waits & ISDIR)
+        if waits & ATTRIB:
+            self._telling.nameless(Kind.ATTRIB, node, is_dir)
+        if waits & DELETE_SELF:
+            self._memory.departed.discard(node)
+            self._telling.nameless(Kind.DEATH, node, is_dir)

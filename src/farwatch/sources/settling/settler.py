@@ -1,0 +1,120 @@
+"""The Settler: what is kept between batches, what needs no walk, what is held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+
+from farwatch.events import Change, Key, Kind, Place, Record
+from farwatch.sources.settling import exchanges
+from farwatch.sources.settling.crowd import crowded
+from farwatch.sources.settling.masks import (
+    CREATE,
+    DELETE,
+    ISDIR,
+    KINDS,
+    MIDLIFE,
+    RENAME,
+    SELF,
+    STRUCTURE,
+)
+from farwatch.sources.settling.memory import Memory
+from farwatch.sources.settling.moves import ends
+from farwatch.sources.settling.names import Holder
+from farwatch.sources.settling.walk import walk
+
+_FEW = 8
+"""Records in a batch that is looked at for being plain."""
+
+
+class Settler:
+    """Settles one source's batches, in the order in which they were read.
+
+    ``own`` holds the thread ids of the server that serves the client.
+    """
+
+    def __init__(self, own: Container[int] = ()) -> None:
+        self._memory = Memory(own)
+        self.held: list[Record] = []
+        """A whole batch, when it ends between the two halves of an exchange."""
+        self._held_disk: dict[Place, Key | None] = {}
+
+    @property
+    def carrying(self) -> bool:
+        """Whether something waits for its explanation; then settle again soon, with flush."""
+        return bool(self._memory.carried or self.held or self._memory.suspects)
+
+    def places(self, records: Sequence[Record]) -> set[Place]:
+        """The names whose state on the disk settle() has to be told.
+
+        Those are the names that merging can have put out of order, and those that
+        are suspected from before.
+        """
+        if self.held:
+            records = [*self.held, *records]
+        found = crowded(records)
+        for about in self._memory.suspects.values():
+            found.update(ends(about))
+        return found
+
+    def settle(
+        self,
+        records: Sequence[Record],
+        disk: Mapping[Place, Key | None],
+        told: Callable[[Place], Holder],
+        *,
+        flush: bool = False,
+    ) -> list[Change]:
+        """The changes of one batch, ordered.
+
+        ``disk`` says what the names of places() hold, read after the records
+        were; see collect().  ``told(place)`` is what the client had been told, before
+        this batch, that the name holds.  ``flush`` says that the queue has been
+        empty for a while: what is carried is not going to be explained.
+        """
+        if len(records) <= _FEW and not disk:
+            changes = self._plain(records)
+            if changes is not None:
+                return changes
+        if self.held:
+            records = [*self.held, *records]
+            disk = {**self._held_disk, **disk}
+            self.held, self._held_disk = [], {}
+        if not flush and exchanges.ends_in_half(records, disk, told, self._memory.own):
+            self.held, self._held_disk = list(records), dict(disk)
+            return []
+        changes = walk(self._memory, records, disk, told, flush)
+        if flush:
+            self._memory.expect_nothing()
+        return changes
+
+    def _plain(self, records: Sequence[Record]) -> list[Change] | None:
+        """The changes of a few records that need no walk; None if they do.
+
+        Nothing waits from before, and each is of a name (not a rename, not the
+        server's), with at most one event of its own.  That is what a queue gives that is
+        read at once, and there the time until the event is told counts.
+        """
+        memory = self._memory
+        if memory.carried or memory.expected or memory.anticipated or memory.suspects or self.held:
+            return None
+        changes: list[Change] = []
+        once: set[Place] = set()
+        for mask, thread, place, node, _ in records:
+            names = mask & STRUCTURE
+            if place is None or place.name == SELF or thread in memory.own:
+                return None
+            if names:
+                if names & (names - 1) or names == RENAME or place in once:
+                    return None
+                once.add(place)
+            is_dir = bool(mask & ISDIR)
+            if names == CREATE:
+                changes.append(Change(Kind.CREATE, place, node, is_dir, thread=thread))
+            changes += [
+                Change(kind, place, node, is_dir, thread=thread) for kind in KINDS[mask & MIDLIFE]
+            ]
+            if names == DELETE:
+                if node is not None:
+                    memory.departed.add(node)
+                changes.append(Change(Kind.DELETE, place, node, is_dir, thread=thread))
+        return changes
