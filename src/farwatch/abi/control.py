@@ -54,7 +54,10 @@ HELLO_OUT = Struct("<IIIH")
 WAIT_IN = Struct("<QII")
 """number of the batch that is done, number of failures, number of late steps."""
 FAILURE = Struct("<II")
-"""index of the step in its batch, errno."""
+"""index of the step in its batch, errno or NOT_TRIED."""
+NOT_TRIED = 0xFFFF_FFFF
+"""In place of an errno: an earlier step about names failed, and what follows it has to
+wait for what the server does instead."""
 BATCH = Struct("<QIII")
 """number, flags, sequence of the first step, number of steps.  While the agent is on the
 step with sequence n its thread's fsuid is ``FIRST_UID + n``, so that each of its requests
@@ -124,6 +127,10 @@ class Op(IntEnum):
 KNOWN = 1 << 8
 """In the ``argument`` of a step that opens: the client's kernel is known to believe that the
 name holds what it does, a regular file or a directory; it need not be looked at first."""
+
+
+ABOUT_NAMES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR, Op.RENAME))
+"""Steps that change what names hold.  When one fails the rest of its batch is not tried."""
 
 
 class Times(IntFlag):

@@ -11,7 +11,15 @@ from __future__ import annotations
 import errno
 import os
 
-from farwatch.abi.control import SEQUENCES, BatchFlag, Hello, Late, Op, Step
+from farwatch.abi.control import (
+    ABOUT_NAMES,
+    NOT_TRIED,
+    SEQUENCES,
+    BatchFlag,
+    Hello,
+    Late,
+    Step,
+)
 from farwatch.agent.channel import Channel
 from farwatch.agent.kept import Kept
 from farwatch.agent.mountpoint import MountPoint
@@ -21,7 +29,6 @@ from farwatch.agent.watching import Watching
 from farwatch.linux.namespace import enter_private_root
 
 _FEW = 4
-_CHANGING = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR, Op.RENAME))
 _SERVER_GONE = frozenset((errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV, errno.EBADF))
 
 
@@ -89,6 +96,9 @@ class Agent:
             number = perform(step, sequence)
             if number:
                 failures.append((index, number))
+                if step.op in ABOUT_NAMES:
+                    failures += [(rest, NOT_TRIED) for rest in range(index + 1, len(steps))]
+                    break
         return failures
 
     def _replayer(self) -> Replayer:
@@ -108,7 +118,7 @@ def last_changed(steps: list[Step]) -> int:
 
     After a long batch the next one is waiting already, and this would only delay it.
     """
-    if not steps or len(steps) > _FEW or steps[-1].op not in _CHANGING:
+    if not steps or len(steps) > _FEW or steps[-1].op not in ABOUT_NAMES:
         return 0
     return steps[-1].new_directory or steps[-1].directory
 

@@ -2,7 +2,11 @@
 
     planned --expect--> queued --batch--> armed --WAIT--> over
                           ^                 |
-                          +--- otherwise ---+   (what failed, told in another way)
+                          +-----------------+   what is told instead of a step that failed
+                                                or was cancelled, and what had to wait for it
+
+The order of what is told of a name is kept: the agent stops at a step about names that
+fails, and what follows it goes back to the queue behind what is told in its place.
 
 One batch is under way at a time.  The server never waits for an agent: while none is
 there, replays queue up.  Every method is called with the view's lock held; what is to
@@ -17,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import Late
+from farwatch.abi.control import NOT_TRIED, Late
 from farwatch.session.replay import Replay
 from farwatch.session.view import View
 
@@ -143,6 +147,7 @@ class Delivery:
             replay = queue[0]
             if replay.cancelled:
                 self._over(queue.popleft())
+                queue.extendleft(reversed(replay.instead))
                 continue
             room -= control.step_size(replay.step)
             if room < 0:
@@ -172,13 +177,16 @@ class Delivery:
                 self._late[replay.sequence] = replay
                 continue
             self._disarm(replay)
-            again += self._end(replay, error)
+            if error == NOT_TRIED:
+                again.append(replay)
+            else:
+                again += self._end(replay, error)
         self._queue.extendleft(reversed(again))
 
     def _end(self, replay: Replay, error: int) -> list[Replay]:
         """A replay is over; what is to be done in its place if it failed."""
         log.debug("replayed %s: %s", replay, errno.errorcode.get(error, "ok"))
-        again: list[Replay] = []
+        again = replay.instead
         if error and not replay.cancelled and not replay.done:
             self.failures += 1
             log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))

@@ -135,9 +135,11 @@ class Pipeline:
         return self._node_at(place.directory, place.name)
 
     def _told(self, place: Place) -> Holder:
-        nodes = self._session.view.nodes
-        directory = nodes.by_key.get(place.directory)
-        child = None if directory is None else nodes.child(directory, place.name)
+        view = self._session.view
+        directory = view.nodes.by_key.get(place.directory)
+        if directory is None or view.is_early(directory, place.name):
+            return UNKNOWN
+        child = view.nodes.child(directory, place.name)
         return UNKNOWN if child is None else child.key
 
     def _changed_by_the_client(self, records: list[Record]) -> frozenset[Place]:

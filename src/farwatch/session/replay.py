@@ -77,6 +77,7 @@ class Replay:
     ``at, to``   the names that the step is about: the old and the new one
     ``trusted``  the names (AT, TO) of which the client is known to believe the right thing
     ``looked``   the names that it has asked for in this step
+    ``instead``  what is to be replayed in its place, now that it is cancelled
     ``final``    the inode is gone: this takes its last link, whatever was counted
     """
 
@@ -85,6 +86,7 @@ class Replay:
         "cancelled",
         "done",
         "final",
+        "instead",
         "looked",
         "node",
         "op",
@@ -119,6 +121,7 @@ class Replay:
         self.done = False
         self.opened = False
         self.cancelled = False
+        self.instead: list[Replay] = []
 
     def names(self) -> list[Where]:
         """The names that are pending while this is on its way."""

@@ -268,7 +268,7 @@ class Session:
         if replay.done or replay.cancelled:
             return
         replay.cancelled = True
-        self.delivery.add(self._planner.after_cancel(replay, at))
+        replay.instead = self._planner.after_cancel(replay, at)
 
     # The source's thread ---------------------------------------------------------
 

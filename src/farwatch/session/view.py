@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ENTRY_SECONDS = 1
 ATTR_SECONDS = 1
 STRAY_SECONDS = 2.0
+_MOST_SEEN = 1 << 16
 _BILLION = 1_000_000_000
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -119,6 +120,7 @@ class View:
         """Ids of nodes that only the agent has looked up, so far."""
         self._strays: dict[Name, tuple[Node | None, float]] = {}
         self._local: dict[Name, int] = {}
+        self._seen: dict[Name, int] = {}
 
     # What the client may be told -------------------------------------------------
 
@@ -185,9 +187,22 @@ class View:
             return ENTRY_SECONDS
         if self._is_news(told, node) or self._stray(at, node):
             self.nodes.tell(directory, name, node)
+            self._note_seen(at)
             self._strays.pop(at, None)
             return ENTRY_SECONDS
         return 0
+
+    def _note_seen(self, at: Name) -> None:
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[at] = self.drain
+
+    def is_early(self, directory: Node, name: bytes) -> bool:
+        """Whether what a name holds was looked up, perhaps after what is being read.
+
+        Then it says nothing of what the name held before.
+        """
+        return self._seen.get((directory.id, name), -2) >= self.drain - 1
 
     def not_found(self, directory: Node, name: bytes) -> None:
         """The client has asked for a name and will be told that there is none."""
@@ -315,6 +330,9 @@ class View:
         if self._local:
             drain = self.drain
             self._local = {at: made for at, made in self._local.items() if made >= drain}
+        if self._seen:
+            drain = self.drain
+            self._seen = {at: seen for at, seen in self._seen.items() if seen >= drain}
 
     # What is on its way ----------------------------------------------------------
 
