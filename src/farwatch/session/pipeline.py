@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _FLUSH_MILLISECONDS = 10
 """How long a link count that nothing has explained yet is held back."""
 _SELF = b"."
+_DELETE_SELF = int(Mask.DELETE_SELF)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
 
 
@@ -107,9 +108,14 @@ class Pipeline:
         The link counts of what is new to it are kept as well: they tell a further link
         from a new file.
         """
-        # What this process does itself (a log in the export's file system) is nobody's.
+        # What this thread does itself (a log in the export's file system) is nobody's; but
+        # it may be the last to let go of an inode that it has just looked at.
         me = threading.get_native_id()
-        read = [record for record in self._source.read() if record.thread != me]
+        read = [
+            record
+            for record in self._source.read()
+            if record.thread != me or record.mask & _DELETE_SELF
+        ]
         concerns = self._session.interest.concerns
         kept = [concerns(record) or self._is_below(record) for record in read]
         if all(kept):
