@@ -64,9 +64,9 @@ def any_thread_is_the_agent(_: str) -> None:
 
 
 def any_name_is_armed(_: str) -> None:
-    from farwatch.session import replay
+    from farwatch.session import answers
 
-    replay._is = lambda where, directory, name: where is not None
+    answers._is = lambda where, directory, name: where is not None
 
 
 def armed_for_good(_: str) -> None:
@@ -235,9 +235,9 @@ def opens_anything_in_the_agent(_: str) -> None:
 
 
 def opens_anything_in_the_plan(_: str) -> None:
-    from farwatch.session import plan
+    from farwatch.session.planning import contents
 
-    _replace(plan, S_ISREG=lambda mode: True)
+    _replace(contents, S_ISREG=lambda mode: True)
 
 
 # What the client is told, and when -----------------------------------------------
@@ -245,7 +245,7 @@ def opens_anything_in_the_plan(_: str) -> None:
 
 def pending_is_believed(_: str) -> None:
     """A name is told for good while a replay of it is on its way, and acted on unasked."""
-    from farwatch.session.replay import Answers
+    from farwatch.session.answers import Answers
     from farwatch.session.view import ENTRY_SECONDS, View
 
     View.found = lambda *_: ENTRY_SECONDS  # type: ignore[method-assign]
@@ -254,7 +254,7 @@ def pending_is_believed(_: str) -> None:
 
 def targets_as_they_are_now(_: str) -> None:
     """The target of a rename is told to be what is there by now: what was renamed."""
-    from farwatch.session.replay import Answers
+    from farwatch.session.answers import Answers
 
     original = Answers._lookup
 
@@ -277,7 +277,7 @@ def link_counts_of_the_disk(_: str) -> None:
 
 def removals_from_the_disks_count(_: str) -> None:
     """A removal's replay takes one from the count that the disk has now."""
-    from farwatch.session.replay import Answers
+    from farwatch.session.answers import Answers
 
     def links_before(self: Answers, replay: Any, node: Any) -> int:
         return max(self._links_on_disk(node), 1)
@@ -288,27 +288,27 @@ def removals_from_the_disks_count(_: str) -> None:
 
 def never_pins(_: str) -> None:
     """What the remote side holds open is not kept in the client."""
-    from farwatch.session.plan import Planner
+    from farwatch.session.planning.lifetimes import Lifetimes
 
-    Planner._pin_if_held = lambda *_: None  # type: ignore[method-assign]
+    Lifetimes.pin_if_held = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_look_at_old_names(_: str) -> None:
-    from farwatch.session.plan import Planner
+    from farwatch.session.planning.names import Names
 
-    Planner._look_along = lambda *_: None  # type: ignore[method-assign]
+    Names._look_along = lambda *_: None  # type: ignore[method-assign]
 
 
 def exchange_as_two_renames(_: str) -> None:
     """The two events of an exchange are replayed one by one."""
     from farwatch.events import Change, Kind
-    from farwatch.session.plan import Planner
+    from farwatch.session.planning.names import Names
 
-    def exchange(self: Planner, change: Change) -> None:
-        self._rename(change._replace(kind=Kind.RENAME))
-        self._rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
+    def exchange(self: Names, change: Change) -> None:
+        self.rename(change._replace(kind=Kind.RENAME))
+        self.rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
 
-    Planner._exchange = exchange  # type: ignore[method-assign]
+    Names.exchange = exchange  # type: ignore[method-assign]
 
 
 def no_cancelling(_: str) -> None:
@@ -338,21 +338,21 @@ def access_mode_unknown(_: str) -> None:
 
 def touches_whoever_listens(_: str) -> None:
     """MODIFY is an inode's event also for those who are told of paths."""
-    from farwatch.session.plan import Planner
+    from farwatch.session.planning.contents import Contents
 
-    Planner._file_for = lambda *_: None  # type: ignore[method-assign]
+    Contents._file_for = lambda *_: None  # type: ignore[method-assign]
 
 
 def inode_events_by_name(_: str) -> None:
     """What only the inode is to be told is replayed under a name that it is known by."""
-    from farwatch.session.plan import Planner, Target
+    from farwatch.session.planning.ground import Ground, Target
 
-    original = Planner._hide
+    original = Ground.hide
 
-    def hide(self: Planner, node: Any) -> Target:
+    def hide(self: Ground, node: Any) -> Target:
         return Target(node, node.names[0]) if node.names else original(self, node)
 
-    Planner._hide = hide  # type: ignore[method-assign]
+    Ground.hide = hide  # type: ignore[method-assign]
 
 
 def link_counts_unexplained(_: str) -> None:
@@ -371,9 +371,9 @@ def without_passthrough(_: str) -> None:
 
 
 def true_mtime_at_modify(_: str) -> None:
-    from farwatch.session import replay
+    from farwatch.session import answers
 
-    replay._with_impossible_mtime = lambda attributes: attributes
+    answers._with_impossible_mtime = lambda attributes: attributes
 
 
 def no_export_support(_: str) -> None:

@@ -104,7 +104,7 @@ def test_nothing_is_left_when_everything_is_forgotten(actions: list[tuple[str, .
             if node.id != ROOT:
                 assert node.lookups == kernel.given.get(node.id, 0)
         kernel.releasedir(ROOT, history.agent.fh)
-        for pin, node in kernel.session._planner._pins.values():
+        for pin, node in kernel.session._planner._lifetimes._pins.values():
             assert pin
             node.pins -= 1  # a pin is for as long as the remote side holds the inode
             nodes._release(node)

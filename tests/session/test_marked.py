@@ -172,7 +172,7 @@ def through_a_file(kernel: Kernel, agent: Agent, op: int) -> Scene:
     node = kernel.lookup("x").node
     agent.watch([(ROOT, 0, 0xFFF)], BY_PATH)
     place = disk.place("x")
-    kernel.session._planner._access_mode = lambda thread, key: 2
+    kernel.session._planner._contents._access_mode = lambda thread, key: 2
     kernel.deliver(
         Change(Kind.OPEN, place, inode.key),
         Change(Kind.MODIFY if op == WRITE else Kind.ACCESS, place, inode.key),

@@ -40,7 +40,7 @@ class World:
         self.own: set[Place] = set()
         self.mode = os.O_RDONLY
         self.done = 0
-        kernel.session._planner._access_mode = lambda thread, key: self.mode
+        kernel.session._planner._contents._access_mode = lambda thread, key: self.mode
         kernel.session._access_mode = lambda thread, key: self.mode
 
     # The disk before, and what the client knows of it.
@@ -438,7 +438,7 @@ def test_what_follows_a_removal_goes_through_the_pin(world: World) -> None:
     assert world.steps() == ["TOUCH #f ATTRIB"]
     world.close_last(inode, Kind.CLOSE_WRITE, place=place)
     assert world.steps() == ["CLOSE #f", "UNPIN #f"]
-    assert world.kernel.session._planner._pins == {}
+    assert world.kernel.session._planner._lifetimes._pins == {}
 
 
 def test_a_death_in_the_same_batch_needs_no_pin(world: World) -> None:

@@ -53,6 +53,7 @@ class Watching:
             pass
 
     def _run(self) -> None:
+        _leave_the_cpu()
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
         poll.register(self._mount.fileno(), select.POLLPRI)
@@ -84,6 +85,11 @@ class Watching:
         if (flags, watches) != self._told:
             self._channel.watch(flags, microseconds, watches)
             self._told = (flags, watches)
+
+
+def _leave_the_cpu() -> None:
+    """This thread may run anywhere: its scans are not to hold up the replays."""
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def summarize(scan: fdinfo.Scan) -> tuple[int, list[Watched]]:

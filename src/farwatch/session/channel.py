@@ -18,7 +18,7 @@ from farwatch.events import Mask
 from farwatch.export.nodes import ROOT_ID
 from farwatch.session.delivery import Delivery
 from farwatch.session.interest import Interest
-from farwatch.session.plan import Planner
+from farwatch.session.planning import Planner
 from farwatch.session.request import Payload, Request, fail
 from farwatch.session.settings import Settings
 

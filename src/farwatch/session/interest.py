@@ -58,8 +58,10 @@ class Interest:
         for mask in self._watches.values():
             union |= mask
         if self.by_path:
-            # A file must be open in the client for as long as it is here.
-            union |= int(Mask.OPEN | Mask.CLOSE_NOWRITE)
+            union |= int(Mask.OPEN)
+        if union & Mask.OPEN:
+            # What is opened in the client for an OPEN is closed there by the close.
+            union |= int(Mask.CLOSE_NOWRITE)
         return union & int(READING)
 
     def forget(self) -> None:

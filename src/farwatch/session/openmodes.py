@@ -38,8 +38,11 @@ class OpenModes:
         for _ in range(_ROUNDS):
             if not self._are_missing(records):
                 break
-            time.sleep(_PAUSE_SECONDS)
-            records = records + read()
+            more = read()
+            if not more:
+                time.sleep(_PAUSE_SECONDS)
+                more = read()
+            records = records + more
         return records
 
     def _are_missing(self, records: list[Record]) -> bool:

@@ -1,69 +1,28 @@
-r"""Replays: what is armed, and how the agent's requests are answered.
+r"""Replays: one step of the agent's each, and what the server must know to answer it.
 
-A replay is one step of the agent's.  While the agent is on it, each of its requests
-carries the step's number as its user id (a reserved range, see abi/control.py), so a
-request is acknowledged only if it is exactly the one that the step is for:
+While the agent is on a step, each of its requests carries the step's number as its user
+id (a reserved range, see abi/control.py), so a request is acknowledged only if it is
+exactly the one that the step is for:
 
     not armed --arm--> armed --last request answered--> done --WAIT--> over
                          \--------- WAIT, the step failed ----------> over
         any of them before done --local change--> cancelled: refused from then on
 
-What an armed step may send, and how each request is answered:
-
-    step                  LOOKUP of its name       LOOKUP of its new name    ends with
-    MKNOD MKDIR SYMLINK   ENOENT                                             the same request
-    LINK                  the node                 ENOENT                    LINK
-    UNLINK RMDIR          the node as it was                                 the same request
-    RENAME                the node as it was       what it replaces, or      RENAME, RENAME2
-                                                   ENOENT
-    TOUCH                 the node                                           SETATTR of times
-    OPEN OPEN_CLOSE       the node                                           OPEN, OPENDIR
-    PIN LOOK              the node                                           LOOKUP
-    WRITE READ                                                               WRITE, READ
-
-None of these touches the export, whatever is on the disk under that name by now.
-
-UNLINK and RENAME act on what the client's kernel has *cached* under a name and do not
-say which node that is.  So unless the client is known to believe the right thing
-(``trusted``), or has asked in this very step (``looked``), the answer is ESTALE: the
-VFS then walks again with LOOKUP_REVAL, and asks.  The same answer is given where a
-request names another node than the step is about.
-
-Anything else from the reserved range is refused with EPERM, but for questions about
-directories and attributes that the VFS asks along the way.
+How the requests are answered: answers.py.
 """
 
 from __future__ import annotations
 
-import errno
-import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from farwatch.abi import fuse
-from farwatch.abi.control import FIRST_UID, LAST_UID, Op, Step, Times
-from farwatch.abi.fuse import Opcode, Valid
+from farwatch.abi.control import FIRST_UID, LAST_UID, Op, Step
 from farwatch.export.nodes import Node
-from farwatch.session.request import Payload, Request, fail, names, one_name
-from farwatch.session.view import ATTR_SECONDS, ENTRY_SECONDS, View, with_links
 
-if TYPE_CHECKING:
-    from farwatch.session.files import ReplayOpens
-
-_CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
-_REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
+REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
 KEEPING_NAMES = frozenset((Op.TOUCH, Op.OPEN, Op.OPEN_CLOSE, Op.LOOK))
 """Steps after which their names hold what they held before."""
 AT, TO = 1, 2
 """The two names of a step, as bits."""
 RENAME_EXCHANGE = 1 << 1
 """``RENAME_EXCHANGE`` of linux/fs.h."""
-_TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
-_MODIFY = int(Times.MODIFY)
-_FLUSH = int(Opcode.FLUSH)
-_IMPOSSIBLE_NSEC = 999_999_999
-_MTIME_OFFSET = 4 * 8
-_MTIME_NSEC_OFFSET = 6 * 8 + 4
 
 Where = tuple[Node, bytes]
 """A directory and a name in it; an empty name is the directory itself."""
@@ -137,13 +96,19 @@ class Replay:
 
     def links_gained(self) -> list[tuple[Node, int]]:
         """What ``Node.unlinks`` is while this is planned and not done."""
-        if self.op in _REMOVES:
+        if self.op in REMOVES:
             return [(self.node, 1)]
         if self.op == Op.LINK:
             return [(self.node, -1)]
         if self.op == Op.RENAME and self.other is not None and not self.exchanges:
             return [(self.other, 1)]
         return []
+
+    def takes_link_of(self, node: Node) -> bool:
+        """Whether this takes one of the node's links."""
+        if self.op in REMOVES:
+            return node is self.node
+        return self.op == Op.RENAME and not self.exchanges and node is self.other
 
     @property
     def keeps_names(self) -> bool:
@@ -164,251 +129,3 @@ class Replay:
 def is_reserved(uid: int) -> bool:
     """Whether a user id is of the range that marks replays."""
     return FIRST_UID <= uid <= LAST_UID
-
-
-class Answers:
-    """Answers the requests of the agent's threads; see the top of the file."""
-
-    def __init__(
-        self,
-        view: View,
-        attributes: Callable[[Node], bytes],
-        links_on_disk: Callable[[Node], int],
-        opens: ReplayOpens,
-        is_agent: Callable[[int], bool],
-    ) -> None:
-        self._view = view
-        self._attributes = attributes
-        self._links_on_disk = links_on_disk
-        self._opens = opens
-        self._is_agent = is_agent
-        self.armed: dict[int, Replay] = {}
-        """What each number of the reserved range stands for at present."""
-        self._handlers: dict[int, Callable[[Replay, Request], Payload | None]] = {
-            Opcode.LOOKUP: self._lookup,
-            Opcode.MKNOD: self._create,
-            Opcode.MKDIR: self._create,
-            Opcode.SYMLINK: self._create,
-            Opcode.LINK: self._link,
-            Opcode.UNLINK: self._remove,
-            Opcode.RMDIR: self._remove,
-            Opcode.RENAME: self._rename,
-            Opcode.RENAME2: self._rename,
-            Opcode.SETATTR: self._touch,
-            Opcode.OPEN: self._open,
-            Opcode.OPENDIR: self._open,
-            Opcode.WRITE: self._write,
-            Opcode.READ: self._read,
-        }
-
-    def answer(self, request: Request) -> Payload | None:
-        """The payload of a marked request's reply.  Raises OSError: see the top."""
-        if request.opcode == _FLUSH:
-            return b""
-        replay = self.armed.get(request.uid - FIRST_UID)
-        handler = self._handlers.get(request.opcode)
-        if replay is None or handler is None or replay.done or not self._is_agent(request.pid):
-            raise fail(errno.EPERM, "not armed")
-        if replay.cancelled:
-            raise fail(errno.ECANCELED)
-        return handler(replay, request)
-
-    def opens_directory(self, request: Request) -> bool:
-        """Whether an OPENDIR is a step's, and not the VFS's own."""
-        replay = self.armed.get(request.uid - FIRST_UID)
-        return (
-            replay is not None
-            and not replay.done
-            and replay.op in (Op.OPEN, Op.OPEN_CLOSE)
-            and request.node == replay.node.id
-            and self._is_agent(request.pid)
-        )
-
-    def is_walk(self, request: Request) -> bool:
-        """Whether a LOOKUP is of a directory on the way to what a step is about.
-
-        The kernel looks for a directory's place in the tree when it opens its handle, and
-        an open that is to be heard under its path is done by path.
-        """
-        name = names(request.body, 0, 1)[0]
-        replay = self.armed.get(request.uid - FIRST_UID)
-        return (
-            replay is not None
-            and not _is(replay.at, request.node, name)
-            and not _is(replay.to, request.node, name)
-            and self._is_agent(request.pid)
-        )
-
-    # Names -----------------------------------------------------------------------
-
-    def _lookup(self, replay: Replay, request: Request) -> Payload:
-        name = one_name(request.body)
-        where = None
-        if _is(replay.at, request.node, name):
-            replay.looked |= AT
-            node = None if replay.op in _CREATES else replay.node
-            where = replay.at if replay.op in KEEPING_NAMES else None
-        elif _is(replay.to, request.node, name):
-            replay.looked |= TO
-            node = replay.other if replay.op == Op.RENAME else None
-        else:
-            raise fail(errno.EPERM, "not armed")
-        if node is None:
-            raise fail(errno.ENOENT)
-        return self._entry(node, self._as_it_was(replay, node), where)
-
-    def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
-        """Good for as long as any look-up's, unless a replay of the name is to follow."""
-        is_last = where is not None and self._view.is_settled(where[0], where[1], node)
-        seconds = ENTRY_SECONDS if is_last else 0
-        return self._view.entry(node, attributes, seconds, by_replay=True)
-
-    def _as_it_was(self, replay: Replay, node: Node) -> bytes:
-        attributes = self._attributes(node)
-        if self._loses_link(replay, node):
-            wanted = self._links_before(replay, node)
-            if node.nlink != wanted:
-                node.nlink = wanted
-                attributes = with_links(attributes, wanted)
-        return attributes
-
-    @staticmethod
-    def _loses_link(replay: Replay, node: Node) -> bool:
-        if replay.op in _REMOVES:
-            return node is replay.node
-        return replay.op == Op.RENAME and not replay.exchanges and node is replay.other
-
-    def _links_before(self, replay: Replay, node: Node) -> int:
-        """The count from which one is to be taken.
-
-        What the disk counts, and the removals that are still to be told; but the disk
-        may be ahead by removals that have not been read yet, so never less than what
-        the client was told.  The inode's death is what ends it (``final``).
-        """
-        if node.is_dir:
-            return max(node.nlink, 2)
-        if replay.final:
-            return 1
-        return max(self._links_on_disk(node) + node.unlinks, node.nlink, 1)
-
-    def _create(self, replay: Replay, request: Request) -> Payload:
-        layout = {Opcode.MKNOD: fuse.MKNOD_IN.size, Opcode.MKDIR: fuse.MKDIR_IN.size}
-        start = layout.get(Opcode(request.opcode), 0)
-        name = names(request.body, start, 2 if request.opcode == Opcode.SYMLINK else 1)[0]
-        expected = {Op.MKNOD: Opcode.MKNOD, Op.MKDIR: Opcode.MKDIR, Op.SYMLINK: Opcode.SYMLINK}
-        if expected.get(Op(replay.op)) != request.opcode or not _is(replay.at, request.node, name):
-            raise fail(errno.EPERM, "not armed")
-        replay.done = True
-        return self._entry(replay.node, self._attributes(replay.node), replay.at)
-
-    def _link(self, replay: Replay, request: Request) -> Payload:
-        (old,) = fuse.LINK_IN.unpack_from(request.body)
-        name = one_name(request.body, fuse.LINK_IN.size)
-        if replay.op != Op.LINK or not _is(replay.to, request.node, name):
-            raise fail(errno.EPERM, "not armed")
-        if old != replay.node.id:
-            raise fail(errno.ESTALE)
-        replay.node.unlinks += 1
-        replay.done = True
-        return self._entry(replay.node, self._attributes(replay.node), replay.to)
-
-    def _remove(self, replay: Replay, request: Request) -> Payload:
-        expected = Opcode.RMDIR if replay.op == Op.RMDIR else Opcode.UNLINK
-        name = one_name(request.body)
-        if (
-            replay.op not in _REMOVES
-            or request.opcode != expected
-            or not _is(replay.at, request.node, name)
-        ):
-            raise fail(errno.EPERM, "not armed")
-        self._must_know(replay, AT)
-        self._lost(replay.node)
-        replay.done = True
-        return b""
-
-    def _rename(self, replay: Replay, request: Request) -> Payload:
-        layout = fuse.RENAME_IN if request.opcode == Opcode.RENAME else fuse.RENAME2_IN
-        new_directory, *flags = layout.unpack_from(request.body)
-        old, new = names(request.body, layout.size, 2)
-        if (
-            replay.op != Op.RENAME
-            or not _is(replay.at, request.node, old)
-            or not _is(replay.to, new_directory, new)
-            or (flags[0] if flags else 0) != replay.step.argument
-        ):
-            raise fail(errno.EPERM, "not armed")
-        self._must_know(replay, AT | TO)
-        if replay.other is not None and not replay.exchanges:
-            self._lost(replay.other)
-        replay.done = True
-        return b""
-
-    def _must_know(self, replay: Replay, ends: int) -> None:
-        """The client believes the right thing of the names, or is made to ask."""
-        if (replay.looked | replay.trusted) & ends != ends:
-            raise fail(errno.ESTALE)
-        loser, end = (replay.node, AT) if replay.op in _REMOVES else (replay.other, TO)
-        if loser is None or loser.is_dir or replay.exchanges or replay.looked & end:
-            return
-        if loser.nlink != self._links_before(replay, loser):
-            raise fail(errno.ESTALE)
-
-    def _lost(self, node: Node) -> None:
-        node.unlinks -= 1
-        self._view.unlinked(node)
-
-    # Inodes ----------------------------------------------------------------------
-
-    def _touch(self, replay: Replay, request: Request) -> Payload:
-        (valid, *_) = struct.unpack_from("<I", request.body)
-        if replay.op != Op.TOUCH or valid & ~_TIMES_ONLY:
-            raise fail(errno.EPERM, "not armed")
-        self._must_be(replay, request)
-        attributes = self._attributes(replay.node)
-        replay.done = True
-        if replay.node.cached and replay.step.argument == _MODIFY:
-            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _with_impossible_mtime(attributes)
-        return fuse.ATTR_OUT_HEAD.pack(ATTR_SECONDS, 0, 0) + attributes
-
-    def _open(self, replay: Replay, request: Request) -> Payload:
-        if replay.op not in (Op.OPEN, Op.OPEN_CLOSE):
-            raise fail(errno.EPERM, "not armed")
-        self._must_be(replay, request)
-        # Not done: the kernel may still refuse it (EIO), and the step is tried again.
-        replay.opened = True
-        return self._opens.open(replay.node, request.opcode == Opcode.OPENDIR)
-
-    def _must_be(self, replay: Replay, request: Request) -> None:
-        if request.node != replay.node.id:
-            raise fail(errno.ESTALE)
-
-    def _write(self, replay: Replay, request: Request) -> Payload:
-        fh, _, size, *_ = fuse.WRITE_IN.unpack_from(request.body)
-        if replay.op != Op.WRITE or not self._opens.is_replay(fh):
-            raise fail(errno.EPERM, "not armed")
-        replay.done = True
-        return fuse.WRITE_OUT.pack(size, 0)
-
-    def _read(self, replay: Replay, request: Request) -> Payload:
-        fh, _, size, *_ = fuse.READ_IN.unpack_from(request.body)
-        if replay.op != Op.READ or not self._opens.is_replay(fh):
-            raise fail(errno.EPERM, "not armed")
-        replay.done = True
-        return bytes(min(size, 1))
-
-
-def _is(where: Where | None, directory: int, name: bytes) -> bool:
-    return where is not None and where[0].id == directory and where[1] == name
-
-
-def _with_impossible_mtime(attributes: bytes) -> bytes:
-    """The same ``fuse_attr`` with an mtime that no file has.
-
-    The client compares times to know that its pages are old, and has just been given
-    the new one: without this a same-size overwrite would stay unread in its cache.
-    The answer is not valid for any time, so nobody is shown it.
-    """
-    changed = bytearray(attributes)
-    struct.pack_into("<Q", changed, _MTIME_OFFSET, 1)
-    struct.pack_into("<I", changed, _MTIME_NSEC_OFFSET, _IMPOSSIBLE_NSEC)
-    return bytes(changed)

@@ -28,6 +28,7 @@ from farwatch.events import Change, Key, Place
 from farwatch.export.backing import BackingFiles
 from farwatch.export.nodes import ROOT_ID, Node, NodeTable
 from farwatch.export.tree import Export
+from farwatch.session.answers import Answers
 from farwatch.session.attributes import Attributes
 from farwatch.session.channel import Channel, answered
 from farwatch.session.content import Content
@@ -37,8 +38,8 @@ from farwatch.session.interest import Interest
 from farwatch.session.listing import Listing
 from farwatch.session.naming import Naming
 from farwatch.session.negotiation import Agreed, negotiate
-from farwatch.session.plan import Disk, Planner
-from farwatch.session.replay import Answers, Replay, is_reserved
+from farwatch.session.planning import Disk, Planner
+from farwatch.session.replay import Replay, is_reserved
 from farwatch.session.request import Handler, Payload, Request, fail, names
 from farwatch.session.settings import Settings
 from farwatch.session.view import Name, View

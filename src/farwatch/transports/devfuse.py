@@ -25,8 +25,8 @@ _DEVICE = "/dev/fuse"
 _HEADERS = 4096
 _NOTHING_YET = frozenset((errno.EINTR, errno.EAGAIN, errno.ENOENT))
 """ENOENT: the request was interrupted before it could be read."""
-_GONE = frozenset((errno.ENODEV, errno.EBADF))
-"""ENODEV: the file system was unmounted, or its connection aborted."""
+_GONE = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
+"""ENODEV: the file system was unmounted; ECONNABORTED: its connection was aborted."""
 
 
 class DevFuse:

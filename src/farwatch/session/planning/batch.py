@@ -1,0 +1,97 @@
+"""What one batch of changes says as a whole, besides each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+
+from farwatch.events import Change, Key, Kind, Mask, Place
+
+READING_KINDS = {
+    Kind.OPEN: int(Mask.OPEN),
+    Kind.ACCESS: int(Mask.ACCESS),
+    Kind.CLOSE_NOWRITE: int(Mask.CLOSE_NOWRITE),
+}
+"""The kinds that reading makes, and what they are watched as."""
+
+_LIGHT = 256
+"""Changes of the kinds that reading makes, in one batch, that are replayed for every live
+node if any node is watched for them.  If there are more, only for the nodes that are: the
+scan that says so may not have seen the newest watches."""
+
+_OF_CONTENT = frozenset((Kind.MODIFY, Kind.ACCESS, Kind.CLOSE_WRITE, Kind.CLOSE_NOWRITE))
+"""Kinds that only something that has the file open can make."""
+
+
+class Batch:
+    """One batch, walked through once; what it says is worked out when it is asked for.
+
+    ``own`` are the names that the batch has seen the server change.
+    """
+
+    def __init__(self, changes: list[Change], own: frozenset[Place]) -> None:
+        self._changes = _with_deaths_in_place(changes) if len(changes) > 1 else changes
+        self._index = 0
+        self.own = own
+
+    def __iter__(self) -> Iterator[Change]:
+        for index, change in enumerate(self._changes):
+            self._index = index
+            yield change
+
+    def is_over_for(self, key: Key) -> bool:
+        """Whether the node dies in the batch, and nothing before that needs it open.
+
+        As seen from the change that the walk has come to.
+        """
+        return key in self._deaths and self._last_use.get(key, -1) < self._index
+
+    @cached_property
+    def is_heavy(self) -> bool:
+        """Whether there is too much reading to tell all of it on the off chance."""
+        return sum(change.kind in READING_KINDS for change in self._changes) > _LIGHT
+
+    @cached_property
+    def closes(self) -> dict[Key, list[int]]:
+        """The access modes that the closes tell, for each node in order."""
+        modes: dict[Key, list[int]] = {}
+        for change in self._changes:
+            if change.node is not None:
+                if change.kind is Kind.CLOSE_WRITE:
+                    modes.setdefault(change.node, []).append(os.O_RDWR)
+                elif change.kind is Kind.CLOSE_NOWRITE:
+                    modes.setdefault(change.node, []).append(os.O_RDONLY)
+        return modes
+
+    @cached_property
+    def _deaths(self) -> frozenset[Key | None]:
+        """The nodes whose death is in the batch."""
+        return frozenset(c.node for c in self._changes if c.kind is Kind.DEATH)
+
+    @cached_property
+    def _last_use(self) -> dict[Key | None, int]:
+        """For each node the index of the last change that needs it to be open."""
+        return {
+            change.node: index
+            for index, change in enumerate(self._changes)
+            if change.kind in _OF_CONTENT
+        }
+
+
+def _with_deaths_in_place(changes: list[Change]) -> list[Change]:
+    """Each death right after the last that is told of its node, not after the batch.
+
+    Otherwise a watcher would hear of later changes elsewhere before it.
+    """
+    deaths = {change.node: change for change in changes if change.kind is Kind.DEATH}
+    if not deaths:
+        return changes
+    others = [change for change in changes if change.kind is not Kind.DEATH]
+    last = {change.node: index for index, change in enumerate(others)}
+    placed: list[Change] = []
+    for index, change in enumerate(others):
+        placed.append(change)
+        if last[change.node] == index and change.node in deaths:
+            placed.append(deaths.pop(change.node))
+    return placed + list(deaths.values())

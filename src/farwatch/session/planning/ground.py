@@ -1,0 +1,162 @@
+"""The common ground of planning: nodes and places, trust, hidden names, the plan so far.
+
+live       the client's kernel may hold it: only what is live is told of anything
+outdated   the client itself has changed the name since: it is not told of it any more
+trusted    the client believes the right thing of a name, and was told so for good
+hidden     the directory that only the agent sees, in which every node has a name
+"""
+
+from __future__ import annotations
+
+import os
+from stat import S_IFDIR, S_IFREG
+from typing import NamedTuple, Protocol
+
+from farwatch.abi.control import Op, Step, Times
+from farwatch.events import Key, Place
+from farwatch.export.nodes import Node
+from farwatch.session.interest import Interest
+from farwatch.session.planning.batch import Batch
+from farwatch.session.replay import AT, TO, Replay, Where
+from farwatch.session.view import View
+
+
+class Disk(Protocol):
+    """What the planner asks of the export, from another thread than the server's."""
+
+    def getattr(self, node: Key) -> os.stat_result:
+        """The inode's status.  Raises OSError ESTALE if it is gone."""
+
+    def place_of(self, node: Key) -> Place | None:
+        """Where a directory is, by the disk."""
+
+    def inside(self, node: Key) -> bool:
+        """Whether a directory is in the export."""
+
+
+class Target(NamedTuple):
+    """Where a change of a node itself is replayed: at a name, or through a pin."""
+
+    node: Node
+    where: Where | None
+    pin: int = 0
+
+    @property
+    def address(self) -> tuple[int, bytes]:
+        """Directory and name as a step says them; nothing if it goes through a pin."""
+        return (self.where[0].id, self.where[1]) if self.where is not None else (0, b"")
+
+
+class Ground:
+    """What all who plan for one client stand on.
+
+    ``batch`` is the batch that is being planned, or was planned last.
+    """
+
+    def __init__(self, view: View, interest: Interest, disk: Disk) -> None:
+        self._view = view
+        self.nodes = view.nodes
+        self.interest = interest
+        self.disk = disk
+        self.batch = Batch([], frozenset())
+        self._planned: list[Replay] = []
+        self._next_token = 1
+
+    # The plan so far -------------------------------------------------------------
+
+    def add(self, replay: Replay) -> None:
+        """One replay more: from now on it is expected."""
+        for node, count in replay.links_gained():
+            node.unlinks += count
+        self._view.expect(replay)
+        self._planned.append(replay)
+
+    def take(self) -> list[Replay]:
+        """What has been planned since this was last asked."""
+        planned, self._planned = self._planned, []
+        return planned
+
+    def token(self) -> int:
+        """A number that no descriptor of the agent's has had."""
+        self._next_token += 1
+        return self._next_token
+
+    # Hidden names ----------------------------------------------------------------
+
+    def hidden_name(self, node: Node) -> Where:
+        """The node's own name in the hidden directory."""
+        return self._view.hidden, b"n%d" % node.id
+
+    def hide(self, node: Node) -> Target:
+        """The node where only its own watches are served."""
+        return Target(node, self.hidden_name(node))
+
+    def is_hidden(self, where: Where) -> bool:
+        """Whether a name is in the hidden directory."""
+        return where[0] is self._view.hidden
+
+    # Nodes and places ------------------------------------------------------------
+
+    def directory(self, place: Place) -> Node | None:
+        """The live directory of a place."""
+        node = self.interest.live(place.directory)
+        if node is None and self.interest.everything and self.disk.inside(place.directory):
+            node = self.nodes.obtain(place.directory, S_IFDIR)
+        return node if node is not None and node.is_dir else None
+
+    def where(self, place: Place | None) -> Where | None:
+        """A name that is to be told; None if nobody looks there, or it is outdated."""
+        directory = self.directory(place) if place is not None else None
+        if place is None or directory is None or self.is_outdated(place):
+            return None
+        return directory, place.name
+
+    def obtain(self, key: Key | None, is_dir: bool) -> Node:
+        """The node with this key; one that is gone is taken by what the event said."""
+        if key is None:
+            key = b"unknown %d" % self.token()
+        node = self.nodes.by_key.get(key)
+        if node is not None:
+            return node
+        mode = S_IFDIR if is_dir else S_IFREG
+        try:
+            mode = self.disk.getattr(key).st_mode
+        except (OSError, ValueError):
+            pass
+        return self.nodes.obtain(key, mode)
+
+    def is_outdated(self, place: Place) -> bool:
+        """Whether the client itself has changed the name since."""
+        if place in self.batch.own:
+            return False
+        directory = self.nodes.by_key.get(place.directory)
+        return directory is not None and self._view.changed_since(directory, place.name)
+
+    # Trust -----------------------------------------------------------------------
+
+    def is_trusted(self, where: Where, node: Node) -> bool:
+        """Whether the client believes, and was told so for good, that a name holds this."""
+        directory, name = where
+        return (
+            self.nodes.child(directory, name) is node
+            and not self._view.is_stray(directory, name)
+            and all(
+                replay.keeps_names for replay in self._view.pending.get((directory.id, name), ())
+            )
+        )
+
+    def trust(
+        self, at: Where, node: Node, to: Where | None = None, other: Node | None = None
+    ) -> int:
+        """``Replay.trusted`` of a step about these names."""
+        trusted = AT if self.is_trusted(at, node) else 0
+        if to is not None and other is not None and self.is_trusted(to, other):
+            trusted |= TO
+        return trusted
+
+
+def touch_step(target: Target, times: Times) -> Replay:
+    """A TOUCH of these times."""
+    directory, name = target.address
+    step = Step(Op.TOUCH, directory, name, 0, b"", times, 0, target.pin)
+    return Replay(step, target.node, at=target.where)

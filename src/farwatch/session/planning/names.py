@@ -1,0 +1,172 @@
+"""What is done to names: CREATE, DELETE, RENAME and EXCHANGE.
+
+What becomes of it where a name is not told, because nobody looks there or it is outdated:
+
+    CREATE                      nothing; ATTRIB of the inode, if it is a further name
+    DELETE                      one link less, told to the inode's own watches
+    RENAME, not the old name    MOVED_TO alone: out of the hidden directory
+    RENAME, not the new name    MOVED_FROM alone: into the hidden directory
+    RENAME, neither             MOVE_SELF alone: from hidden name to hidden name
+    EXCHANGE, not both          two renames
+"""
+
+from __future__ import annotations
+
+from stat import S_IFDIR, S_IFLNK
+
+from farwatch.abi.control import Op, Step, Times
+from farwatch.events import Change, Kind
+from farwatch.export.nodes import ROOT_ID, Node
+from farwatch.session.planning.ground import Ground, touch_step
+from farwatch.session.planning.lifetimes import Lifetimes
+from farwatch.session.replay import RENAME_EXCHANGE, Replay, Where
+
+
+class Names:
+    """Plans what is done to names."""
+
+    def __init__(self, ground: Ground, lifetimes: Lifetimes) -> None:
+        self._ground = ground
+        self._nodes = ground.nodes
+        self._interest = ground.interest
+        self._lifetimes = lifetimes
+
+    def create(self, change: Change) -> None:
+        """A name appeared."""
+        if change.place is None:
+            return
+        directory = self._ground.directory(change.place)
+        if directory is None or self._ground.is_outdated(change.place):
+            node = self._interest.live(change.node)
+            if change.linked and node is not None and not node.is_dir:
+                self._ground.add(touch_step(self._ground.hide(node), Times.ATTRIB))
+            return
+        known = self._interest.live(change.node)
+        node = self._ground.obtain(change.node, change.is_dir)
+        at = (directory, change.place.name)
+        if change.linked and known is not None and not node.is_dir:
+            hidden = self._ground.hide(node).where
+            assert hidden is not None
+            step = Step(Op.LINK, hidden[0].id, hidden[1], directory.id, at[1])
+            self._ground.add(Replay(step, node, at=hidden, to=at))
+        else:
+            op = {S_IFDIR: Op.MKDIR, S_IFLNK: Op.SYMLINK}.get(node.kind, Op.MKNOD)
+            step = Step(op, directory.id, at[1], argument=node.kind | 0o600)
+            self._ground.add(Replay(step, node, at=at))
+        self._nodes.tell(directory, at[1], node)
+
+    def delete(self, change: Change) -> None:
+        """A name is gone."""
+        place = change.place
+        directory = self._ground.directory(place) if place is not None else None
+        known = self._interest.live(change.node)
+        if place is None or directory is None or self._ground.is_outdated(place):
+            if known is not None:
+                self._lifetimes.remove_nameless(known)
+            return
+        node = self._ground.obtain(change.node, change.is_dir)
+        at = (directory, place.name)
+        trusted = self._ground.trust(at, node)
+        self._lifetimes.pin_if_held(node, at)
+        op = Op.RMDIR if node.is_dir else Op.UNLINK
+        self._ground.add(Replay(Step(op, directory.id, place.name), node, at=at, trusted=trusted))
+        # The client may have seen already what came after it: that is told next.
+        if self._nodes.child(directory, place.name) is node:
+            self._nodes.untell(directory, place.name)
+
+    def rename(self, change: Change) -> None:
+        """A name has become another."""
+        at = self._ground.where(change.place)
+        to = self._ground.where(change.new_place)
+        if at is None and to is None and self._interest.live(change.node) is None:
+            return
+        node = self._ground.obtain(change.node, change.is_dir)
+        if at is not None and to is not None:
+            self._whole_rename(node, at, to)
+        elif at is not None:
+            self.half_out(at, node)
+        elif to is not None:
+            self.half_in(node, to, self._nodes.child(*to))
+        else:
+            self._move_unseen(node)
+
+    def exchange(self, change: Change) -> None:
+        """Two names have each become the other."""
+        at, to = self._ground.where(change.place), self._ground.where(change.new_place)
+        if at is None or to is None:
+            self.rename(change._replace(kind=Kind.RENAME))
+            self.rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
+            return
+        node = self._ground.obtain(change.node, change.is_dir)
+        other = self._ground.obtain(change.other, False)
+        for directory, where in ((node, at), (other, to)):
+            if directory.is_dir:
+                self._look_along(where, directory)
+        trusted = self._ground.trust(at, node, to, other)
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], argument=RENAME_EXCHANGE)
+        self._ground.add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
+        for where in (at, to):
+            self._nodes.untell(*where)
+        self._nodes.tell(*to, node)
+        self._nodes.tell(*at, other)
+
+    def half_out(self, at: Where, node: Node) -> None:
+        """MOVED_FROM alone: into the hidden directory."""
+        to = self._ground.hidden_name(node)
+        trusted = self._ground.trust(at, node)
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        self._ground.add(Replay(step, node, at=at, to=to, trusted=trusted))
+        self._nodes.untell(*at)
+
+    def half_in(self, node: Node, to: Where, other: Node | None) -> None:
+        """MOVED_TO alone: out of the hidden directory."""
+        if other is node:
+            other = None
+        if other is not None:
+            self._lifetimes.pin_if_held(other, to)
+        at = self._ground.hidden_name(node)
+        if node.is_dir:
+            self._look(at, node)
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        self._ground.add(Replay(step, node, at=at, to=to, other=other))
+        self._nodes.untell(*to)
+        self._nodes.tell(*to, node)
+
+    def _whole_rename(self, node: Node, at: Where, to: Where) -> None:
+        other = self._nodes.child(*to)
+        if other is node:
+            other = None
+        trusted = self._ground.trust(at, node, to, other)
+        if node.is_dir:
+            self._look_along(at, node)
+        if other is not None:
+            self._lifetimes.pin_if_held(other, to)
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        self._ground.add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
+        self._nodes.move(*at, *to)
+        self._nodes.tell(*to, node)
+
+    def _move_unseen(self, node: Node) -> None:
+        """MOVE_SELF alone: from one name in the hidden directory to another."""
+        at = self._ground.hidden_name(node)
+        to = (at[0], b"m" + at[1])
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        self._ground.add(Replay(step, node, at=at, to=to))
+
+    def _look_along(self, at: Where, node: Node) -> None:
+        """Has the old names looked up, outermost first.
+
+        A directory that the client has already seen in its new place is moved back to
+        where it was told to be; the kernel can only do so outside of the rename.
+        """
+        chain = [(at, node)]
+        directory = at[0]
+        while directory.id != ROOT_ID and directory.names and len(chain) < 64:
+            where = directory.names[0]
+            chain.append((where, directory))
+            directory = where[0]
+        for where, found in reversed(chain):
+            self._look(where, found)
+
+    def _look(self, where: Where, node: Node) -> None:
+        self._ground.add(Replay(Step(Op.LOOK, where[0].id, where[1]), node, at=where))
