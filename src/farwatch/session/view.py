@@ -28,15 +28,12 @@ import threading
 import time
 from collections.abc import Callable
 from stat import S_IFDIR
-from typing import TYPE_CHECKING
 
 from farwatch.abi import fuse
 from farwatch.abi.control import HIDDEN_ID
 from farwatch.events import Place
 from farwatch.export.nodes import Node, NodeTable
-
-if TYPE_CHECKING:
-    from farwatch.session.replay import Replay
+from farwatch.session.replay import Replay
 
 ENTRY_SECONDS = 1
 ATTR_SECONDS = 1
