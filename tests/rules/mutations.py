@@ -294,9 +294,12 @@ def never_pins(_: str) -> None:
 
 
 def no_look_at_old_names(_: str) -> None:
+    """Neither as a step of its own, nor by the agent when the rename fails."""
+    from farwatch.agent.replayer import Replayer
     from farwatch.session.planning.names import Names
 
     Names._look_along = lambda *_: None  # type: ignore[method-assign]
+    Replayer._look_again = lambda *_: None  # type: ignore[method-assign]
 
 
 def exchange_as_two_renames(_: str) -> None:
@@ -490,5 +493,6 @@ AGENT: dict[str, Mutation] = {
         works_in_the_clients_mount,
         opens_across_mounts,
         opens_anything_in_the_agent,
+        no_look_at_old_names,
     )
 }

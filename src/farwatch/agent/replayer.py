@@ -51,7 +51,7 @@ _HANDLE = struct.Struct("<IiIII")
 """A FUSE file handle (fs/fuse/inode.c): 12 bytes of type 0x81: node id high, low,
 generation."""
 _HANDLE_TYPE = 0x81
-_TRIES = 3
+_TRIES = 8
 _TIMES: dict[int, tuple[int, int]] = {
     int(Times.ACCESS): (files.NOW, files.OMIT),
     int(Times.MODIFY): (files.OMIT, files.NOW),
@@ -125,9 +125,19 @@ class Replayer:
                 # now are.  EIO: somebody opened the file in passthrough meanwhile.
                 if number not in (errno.ESTALE, errno.EIO):
                     return number
+                if step.op == Op.RENAME:
+                    self._look_again(step)
             else:
                 return 0
         return number
+
+    def _look_again(self, step: Step) -> None:
+        """A directory that somebody has just seen in its new place is moved back.
+
+        The kernel cannot do that within the rename, and whoever looks again undoes it.
+        """
+        with suppress(OSError):
+            self._look(step)
 
     def finish_batch(self, changed: int) -> None:
         """Lets go of what is only kept for the length of a batch.
