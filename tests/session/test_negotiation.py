@@ -191,9 +191,12 @@ def test_forget_before_init_has_no_answer(fresh: Kernel) -> None:
     assert fresh.try_ask(FORGET, 1, bytes(8)) is None
 
 
-def test_a_second_init_is_refused_and_changes_nothing(kernel: Kernel) -> None:
+def test_a_second_init_starts_anew(kernel: Kernel) -> None:
+    """A guest that was reset has sent no DESTROY, and knows no node any more."""
     kernel.disk.do_file("f")
     node = kernel.lookup("f").node
-    with pytest.raises(Refused):
-        kernel.init(31, 0, long=False)
-    assert kernel.getattr(node).mode == 0o100644
+    kernel.init(31, 0, long=False)
+    with pytest.raises(Refused) as refused:
+        kernel.getattr(node)
+    assert refused.value.errno == errno.ESTALE
+    assert kernel.getattr(kernel.lookup("f").node).mode == 0o100644

@@ -5,6 +5,7 @@ No descriptor is read or written here but by the export that the session is give
     before INIT      only INIT is answered, all else EIO
     negotiated       everything
     after DESTROY    as before INIT, with nothing told and nothing open
+    INIT again       the same, and negotiated anew
 
 Two threads use a session: the server's, which calls ``receive``, and the source's, which
 calls ``deliver``; either sends what ``answer`` returns.  What the client has been told is
@@ -79,6 +80,7 @@ _HARMLESS = frozenset(
 _QUIET = frozenset(
     (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.IOCTL)
 )
+_INIT = int(Opcode.INIT)
 _LOOKUP = int(Opcode.LOOKUP)
 _OPENDIR = int(Opcode.OPENDIR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
@@ -177,10 +179,10 @@ class Session:
 
     def _dispatch(self, request: Request) -> Payload | None:
         opcode = request.opcode
-        if self.agreed is None:
-            if opcode != Opcode.INIT:
-                raise fail(errno.EIO, "no INIT yet")
+        if opcode == _INIT:
             return self._init(request)
+        if self.agreed is None:
+            raise fail(errno.EIO, "no INIT yet")
         if is_reserved(request.uid):
             with self.view.lock:
                 if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
@@ -234,7 +236,11 @@ class Session:
             self.delivery.ask(BatchFlag.SCAN)
 
     def _init(self, request: Request) -> Payload:
-        self.agreed, answer = negotiate(request.body, self._settings)
+        """INIT: once, or again from a guest that was reset and could not say DESTROY."""
+        agreed, answer = negotiate(request.body, self._settings)
+        self._files.close()
+        self._directories.close()
+        self.agreed = agreed
         self._start()
         return answer
 

@@ -1,0 +1,54 @@
+"""Descriptors to wait on, and what to do when one is readable."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+
+from farwatch.transports.vhost.errors import ProtocolError
+
+
+class Poller:
+    """An epoll instance, and a descriptor of its own to be woken by."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+
+    def add(self, fd: int, callback: Callable[[], None]) -> None:
+        """Raises ProtocolError for what cannot be waited on."""
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError as error:
+            raise ProtocolError(f"a descriptor cannot be polled: {error.strerror}") from None
+        self._callbacks[fd] = callback
+
+    def remove(self, fd: int) -> None:
+        """Before ``fd`` is closed: another process may hold the file behind it open."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wait(self, *, block: bool) -> None:
+        """Waits if nothing is readable and ``block`` is set; calls what is to be called."""
+        for fd, _ in self._epoll.poll(-1 if block else 0):
+            if fd == self._wake:
+                os.eventfd_read(fd)
+                continue
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback()
+
+    def wake(self) -> None:
+        """Have ``wait`` return.  From any thread."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+            self._epoll.close()
