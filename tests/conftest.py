@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -25,8 +26,9 @@ settings.load_profile("farwatch")
 
 
 def pytest_configure() -> None:
-    """The modes of new files are part of what is compared."""
+    """The modes of new files are part of what is compared; who is ended tidies up."""
     os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
