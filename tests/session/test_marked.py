@@ -1,4 +1,4 @@
-"""REPLAY.md 1: a replay is never a real operation.
+"""A replay is never a real operation.
 
 Requests from the reserved range of user ids are acknowledged if they are exactly what an
 armed step is for; whatever else they are, the disk does not change.

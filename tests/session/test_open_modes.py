@@ -1,4 +1,4 @@
-"""How opens of one inode do I/O (REPLAY.md 8), with backing ids in memory.
+"""How opens of one inode do I/O, with backing ids in memory.
 
 The kernel's rule that is kept here: all opens of an inode that are there at one time go to
 one backing file, or none does (fs/fuse/iomode.c).

@@ -1,4 +1,4 @@
-"""What the client may be told while replays are on their way (REPLAY.md 4, 5, 11)."""
+"""What the client may be told while replays are on their way."""
 
 from __future__ import annotations
 
