@@ -370,7 +370,7 @@ def test_an_unmarked_request_is_never_a_replay(kernel: Kernel, agent: Agent) -> 
 
 
 def test_unlink_and_rename_ask_before_they_act(kernel: Kernel, agent: Agent) -> None:
-    """Rule 4: what the client has seen there since may be another node."""
+    """What the client has seen there since may be another node."""
     disk = kernel.disk
     inode = disk.do_file("x")
     kernel.deliver(Change(Kind.DELETE, disk.place("x"), inode.key))  # never looked up: a ghost

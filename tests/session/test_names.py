@@ -69,7 +69,7 @@ def test_lookup_in_a_file(kernel: Kernel) -> None:
 
 
 def test_lookup_of_dot_and_dotdot(kernel: Kernel) -> None:
-    """Rule 13: how the kernel opens a handle whose dentry is gone."""
+    """How the kernel opens a handle whose dentry is gone."""
     kernel.disk.do_mkdir("d")
     kernel.disk.do_mkdir("d/e")
     kernel.disk.do_file("d/f")

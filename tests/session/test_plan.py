@@ -376,7 +376,7 @@ def test_closes_find_the_open_of_their_kind(read: World) -> None:
 
 
 def test_special_files_are_never_opened(world: World) -> None:
-    """Rule 3."""
+    """Devices, FIFOs and sockets are never opened."""
     world.label(world.disk.do_node("p", 0o010644), "p")
     world.label(world.disk.do_node("c", 0o020644, 0x103), "c")
     world.client_knows("p", "c")
@@ -396,7 +396,7 @@ def test_when_there_is_much_of_it_only_for_who_watches(read: World) -> None:
     assert set(read.steps()) == {"TOUCH f ACCESS"}
 
 
-# Who wants descriptors (rule 9) -----------------------------------------------------------
+# Who wants descriptors ----------------------------------------------------------------
 
 
 def test_writes_go_through_a_file_where_somebody_is_told_of_paths(world: World) -> None:
@@ -410,7 +410,7 @@ def test_writes_go_through_a_file_where_somebody_is_told_of_paths(world: World) 
     assert [step.split()[0] for step in told] == ["OPEN", "WRITE", "CLOSE"]
 
 
-# Marks that pin nothing (rule 15) ---------------------------------------------------------
+# Marks that pin nothing ---------------------------------------------------------------
 
 
 def test_everything_is_told_while_such_a_mark_exists(world: World) -> None:
