@@ -420,7 +420,7 @@ def test_everything_is_told_while_such_a_mark_exists(world: World) -> None:
     assert world.steps() == ["TOUCH d/f MODIFY"]
 
 
-# Pins (rule 6) ----------------------------------------------------------------------------
+# Pins ---------------------------------------------------------------------------------
 
 
 def test_what_follows_a_removal_goes_through_the_pin(world: World) -> None:

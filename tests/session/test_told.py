@@ -204,7 +204,7 @@ def test_a_known_node_under_a_new_name_waits_for_its_event(kernel: Kernel) -> No
 
 
 def test_a_stray_is_not_trusted_by_an_unlink(kernel: Kernel, agent: Agent) -> None:
-    """Rule 4: the replayed unlink must not hit what has been looked up since."""
+    """The replayed unlink must not hit what has been looked up since."""
     disk = kernel.disk
     disk.do_file("x")
     kernel.lookup("x")
@@ -236,7 +236,7 @@ def hidden_name(kernel: Kernel, key: Key) -> bytes:
 
 
 def test_creating_anew_cancels_the_delete_but_not_the_death(kernel: Kernel, agent: Agent) -> None:
-    """Rule 11."""
+    """What the client changes itself has the last word."""
     disk = kernel.disk
     disk.do_file("x")
     kernel.lookup("x")

@@ -267,7 +267,7 @@ SERVER = [
     Case("what the server did itself is not told", "CREATE|MODIFY x i @9", ""),
     Case("nor its link counts and deaths", "ATTRIB|DELETE_SELF - i @9; DELETE x i @9", ""),
     Case(
-        "rule 11: made again by the client; of the old inode only its end is told",
+        "own after remote: made again by the client; of the old inode only its end is told",
         "ATTRIB|DELETE_SELF - i; DELETE x i; CREATE x j @9",
         "DELETE - i; DEATH - i",
         told="x=i",
@@ -477,7 +477,7 @@ RULES: dict[str, tuple[object, Callable[..., object], Proof]] = {
         TestAcrossBatches().test_a_link_count_waits_for_its_unlink,
     ),
     "meet_expectation": (Nameless, lambda *_: None, case_of("also where the client")),
-    "supersede": (Telling, lambda *_: None, case_of("rule 11")),
+    "supersede": (Telling, lambda *_: None, case_of("own after remote")),
 }
 """Each rule, whose it is, what switches it off, and what then fails."""
 
