@@ -52,8 +52,6 @@ class Delivery:
         self._parked: int | None = None
         self._interrupted: int | None = None
         self._flags = 0
-        self.failures = 0
-        """Replays that the client's kernel would not do, since the start."""
 
     @property
     def is_idle(self) -> bool:
@@ -188,7 +186,6 @@ class Delivery:
         log.debug("replayed %s: %s", replay, errno.errorcode.get(error, "ok"))
         again = replay.instead
         if error and not replay.cancelled and not replay.done:
-            self.failures += 1
             log.info("not replayed: %s: %s", replay, errno.errorcode.get(error, error))
             again = self._otherwise(replay, error)
         self._over(replay)
