@@ -12,7 +12,6 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
-from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, settings
 
 from tests.stage import FarwatchStage, NativeStage
@@ -30,36 +29,6 @@ def pytest_configure() -> None:
     """The modes of new files are part of what is compared; who is ended tidies up."""
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
-
-
-_REPEATED = pytest.StashKey[list[str]]()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """A test on a real mount that fails is repeated once, and named at the end of the run.
-
-    Two orders of events that depend on the scheduler are still told wrongly, about once in
-    some thousand tests: they are to be seen, and not to hide what else is wrong.
-    """
-    if item.get_closest_marker("root") is None or item.get_closest_marker("long"):
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    if any(report.failed for report in reports):
-        item.config.stash.setdefault(_REPEATED, []).append(item.nodeid)
-        item._initrequest()  # type: ignore[attr-defined]
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests had to be repeated."""
-    for nodeid in terminalreporter.config.stash.get(_REPEATED, []):
-        terminalreporter.write_line(f"repeated after a failure: {nodeid}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

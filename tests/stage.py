@@ -184,7 +184,12 @@ def farwatch_command(*arguments: str) -> list[str]:
 
 
 def farwatch_environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "PYTHONUNBUFFERED": "1", **more}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT / "src"),
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
 
 
 class FarwatchStage(Stage):

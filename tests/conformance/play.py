@@ -149,7 +149,9 @@ class Player:
             name = self.stage.sentinel_name()
             self.client.ask("sentinel", name=name)
             self.client.wait_for_sentinel(name, self._groups)
-            self.client.wait_for_sentinel(self.stage.sentinel(), self._groups)
+            # Twice: what was read together with the first may be told after it.
+            for _ in range(2):
+                self.client.wait_for_sentinel(self.stage.sentinel(), self._groups)
         self._arrivals.synchronised()
 
     def _watch(self, step: Step) -> None:

@@ -290,7 +290,7 @@ def never_pins(_: str) -> None:
     """What the remote side holds open is not kept in the client."""
     from farwatch.session.planning.lifetimes import Lifetimes
 
-    Lifetimes.pin_if_held = lambda *_: None  # type: ignore[method-assign]
+    Lifetimes.pin_if_held = lambda *_: 0  # type: ignore[method-assign]
 
 
 def no_look_at_old_names(_: str) -> None:

@@ -128,6 +128,8 @@ def renamed(kernel: Kernel, agent: Agent, how: str) -> Scene:
         kernel.lookup("x", uid=mark, pid=900)
         with pytest.raises(Refused, match="ENOENT"):
             kernel.lookup("y", uid=mark, pid=900)
+    elif how == "over":
+        kernel.lookup("y", uid=mark, pid=900)
     return Scene(kernel, agent, batch, mark, exact, b"y", None)
 
 

@@ -131,8 +131,10 @@ class World:
         view = self.kernel.session.view
         (replay,) = view.pending[ROOT, name.encode()][-1:]
         who = {"uid": FIRST_UID + replay.sequence, "pid": self.agent.pid}
-        self.kernel.lookup(name, **who)
+        node = self.kernel.lookup(name, **who).node
         self.kernel.unlink(name, **who)
+        if replay.step.pin:
+            self.kernel.getattr(node, **who)
 
     def steps(self) -> list[str]:
         self.kernel.deliver(*self.changes, own=frozenset(self.own))
@@ -234,10 +236,10 @@ ROWS: dict[str, Row] = {
         lambda w: (w.remove("d/f"), w.remove("d")), ["UNLINK d/f", "RMDIR d"],
     ),
     # Removed, and held open by the remote side
-    "held": Row("f", "f", lambda w: w.remove("f", held=True), ["PIN f #f", "UNLINK f"]),
+    "held": Row("f", "f", lambda w: w.remove("f", held=True), ["PIN f #f", "UNLINK f #f"]),
     "held, of two links": Row("f g=f", "f g", lambda w: w.remove("g", held=True), ["UNLINK g"]),
     "held, replaced": Row(
-        "f g", "f g", lambda w: w.rename("f", "g"), ["PIN g #g", "RENAME f -> g"]
+        "f g", "f g", lambda w: w.rename("f", "g"), ["PIN g #g", "RENAME f -> g #g"]
     ),
     # Renamed
     "renamed": Row("f", "f", lambda w: w.rename("f", "g"), ["RENAME f -> g"]),
@@ -428,7 +430,7 @@ def test_what_follows_a_removal_goes_through_the_pin(world: World) -> None:
     world.client_knows("f")
     place = world.disk.place("f")
     inode = world.remove("f", held=True)
-    assert world.steps() == ["PIN f #f", "UNLINK f"]
+    assert world.steps() == ["PIN f #f", "UNLINK f #f"]
     world.replay_unlink("f")
     world.changes.append(Change(Kind.MODIFY, place, inode.key))
     told = world.steps()
@@ -453,7 +455,7 @@ def test_a_name_that_is_used_again_while_the_old_file_is_pinned(world: World) ->
     world.client_knows("f")
     inode = world.remove("f", held=True)
     world.create("f")
-    assert world.steps() == ["PIN f #f", "UNLINK f", "MKNOD f"]
+    assert world.steps() == ["PIN f #f", "UNLINK f #f", "MKNOD f"]
     world.change(Kind.MODIFY, "f")
     world.close_last(inode, place=world.disk.place("f"))
     assert world.steps() == ["TOUCH f MODIFY", "UNPIN #f"]

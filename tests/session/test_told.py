@@ -11,7 +11,7 @@ from farwatch.session import view
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Kernel, Refused
 from tests.session.memory import MemoryDisk
 
-UNLINK, RMDIR, RENAME_OP, TOUCH, MKNOD_OP = 5, 6, 7, 8, 1
+UNLINK, RMDIR, RENAME_OP, TOUCH, MKNOD_OP, PIN = 5, 6, 7, 8, 1, 12
 EXCHANGE = 2
 
 
@@ -127,6 +127,62 @@ def test_the_disk_s_count_is_never_told_as_0_early(kernel: Kernel) -> None:
     node = kernel.lookup("x").node
     kernel.disk.do_remove("x")  # and the event of it has not been read yet
     assert kernel.getattr(node).nlink == 1
+
+
+def test_a_removal_that_has_not_been_read_takes_no_link(kernel: Kernel, agent: Agent) -> None:
+    """Or the removal that is being told would be taken for the last one."""
+    disk = kernel.disk
+    disk.do_file("x")
+    disk.do_link("x", "y")
+    node = kernel.lookup("x").node
+    first = removed(disk, "x")
+    kernel.deliver(first)
+    second = removed(disk, "y")
+    assert kernel.getattr(node).nlink == 2
+    batch = agent.wait()
+    assert batch is not None
+    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    assert kernel.lookup("x", **mark).attributes.nlink == 2
+    kernel.unlink("x", **mark)
+    assert kernel.getattr(node).nlink == 1
+    kernel.deliver(second)
+    assert kernel.getattr(node).nlink == 1
+
+
+def test_a_pinned_inode_keeps_a_link_until_its_name_is_gone(kernel: Kernel, agent: Agent) -> None:
+    """The kernel may have put another dentry in the place of the pinned one."""
+    disk = kernel.disk
+    disk.do_file("x")
+    node = kernel.lookup("x").node
+    kernel.deliver(removed(disk, "x"))  # and somebody holds it open
+    batch = agent.wait()
+    assert batch is not None
+    assert [step.op for step in batch.steps] == [PIN, UNLINK]
+    mark = {"uid": FIRST_UID + batch.sequence + 1, "pid": agent.pid}
+    assert kernel.lookup("x", **mark).attributes.nlink == 2
+    kernel.unlink("x", **mark)
+    # Whoever asks now must not be told 0: an end of any dentry would be the inode's.
+    assert kernel.getattr(node).nlink == 1
+    assert kernel.getattr(node, **mark).nlink == 0
+    assert kernel.getattr(node).nlink == 0
+
+
+def test_a_directory_that_is_gone_is_reached_through_the_hidden_one(
+    kernel: Kernel, agent: Agent
+) -> None:
+    """The kernel cannot find its place in the tree any more, in the middle of a step."""
+    disk = kernel.disk
+    disk.do_mkdir("d")
+    disk.do_file("d/x")
+    directory = kernel.lookup("d").node
+    kernel.lookup("x", directory)
+    file = removed(disk, "d/x")
+    kernel.deliver(file, removed(disk, "d"))
+    batch = agent.wait()
+    assert batch is not None
+    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    assert kernel.lookup(b"n%d" % directory, 2, **mark).node == directory
+    assert kernel.lookup("x", directory, **mark).attributes.nlink == 1
 
 
 def test_a_further_link_is_not_counted_before_its_replay(kernel: Kernel, agent: Agent) -> None:

@@ -47,9 +47,11 @@ def place_watches(client: Client, base: str, paths: list[str]) -> None:
 
 
 def synchronise(stage: Stage, *clients: Client) -> None:
-    name = stage.sentinel()
-    for client in clients:
-        client.wait_for_sentinel(name, ["a"])
+    """Twice: what was read together with the first may be told after it."""
+    for _ in range(2):
+        name = stage.sentinel()
+        for client in clients:
+            client.wait_for_sentinel(name, ["a"])
 
 
 def outcome(client: Client, root: Path, paths: list[str]) -> Outcome:
@@ -133,8 +135,11 @@ def recursively_known(workload: Workload, stage: Stage) -> None:
     stage.settle()
     with recursive_watcher(f"{stage.watching}/{base}") as program:
         workload.act(root)
+        (root / ".tell-first").touch()
+        line_of(program)
         (root / ".tell-now").touch()
         believed = {path: bool(is_dir) for path, is_dir in json.loads(line_of(program))}
+    (root / ".tell-first").unlink()
     (root / ".tell-now").unlink()
     assert believed == truth(root)
 

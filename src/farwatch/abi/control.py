@@ -146,7 +146,8 @@ class Step(NamedTuple):
 
     Directories are node ids; an empty name means the directory itself.  ``pin`` is the
     token of a pin to act through, in place of a name; ``token`` what a step keeps
-    something under, or uses.
+    something under, or uses.  In a step that takes a name, ``pin`` is the pin of the inode
+    that loses it: its attributes are asked for afterwards.
     """
 
     op: int

@@ -211,6 +211,7 @@ class Replayer:
 
     def _unlink(self, step: Step) -> None:
         os.unlink(step.name, dir_fd=self._directory(step.directory))
+        self._hear_of_last_link(step)
 
     def _rmdir(self, step: Step) -> None:
         directory = self._directory(step.directory)
@@ -221,12 +222,21 @@ class Replayer:
         if step.new_directory in (step.directory, ROOT_ID, HIDDEN_ID):
             new = self._directory(step.new_directory)
             files.renameat2(old, step.name, new, step.new_name, step.argument)
-            return
-        new = self._open_directory(step.new_directory)
-        try:
-            files.renameat2(old, step.name, new, step.new_name, step.argument)
-        finally:
-            os.close(new)
+        else:
+            new = self._open_directory(step.new_directory)
+            try:
+                files.renameat2(old, step.name, new, step.new_name, step.argument)
+            finally:
+                os.close(new)
+        self._hear_of_last_link(step)
+
+    def _hear_of_last_link(self, step: Step) -> None:
+        """An inode that is pinned was told one link too many: now it is told the truth."""
+        if step.pin:
+            with suppress(OSError):
+                pin = self._pins.get(step.pin)
+                flags = files.AT_EMPTY_PATH | files.AT_STATX_FORCE_SYNC
+                files.statx(pin, flags=flags, mask=files.STATX_BASIC_STATS)
 
     def _look(self, step: Step) -> None:
         os.close(os.open(step.name, _PATH, dir_fd=self._directory(step.directory)))

@@ -122,6 +122,20 @@ class Answers:
             and self._is_agent(request.pid)
         )
 
+    def hear_of_last_link(self, request: Request) -> None:
+        """A GETATTR: an inode that lost its last name while it is pinned is told so now.
+
+        The step that took the name left it a link.  Somebody may have looked at the name
+        between the pin and the step: the kernel has put another dentry in the place of the
+        pinned one then, and would take the end of that for the inode's if no link was left.
+        """
+        replay = self.armed.get(request.uid - FIRST_UID)
+        if replay is None or not (replay.done and replay.step.pin):
+            return
+        loser = replay.node if replay.op in REMOVES else replay.other
+        if loser is not None and loser.id == request.node:
+            loser.dead = True
+
     # Names -----------------------------------------------------------------------
 
     def _lookup(self, replay: Replay, request: Request) -> Payload:
@@ -166,6 +180,8 @@ class Answers:
             return max(node.nlink, 2)
         if replay.final:
             return 1
+        if replay.step.pin:
+            return 2
         return max(self._links_on_disk(node) + node.unlinks, node.nlink, 1)
 
     def _create(self, replay: Replay, request: Request) -> Payload:

@@ -195,4 +195,7 @@ class Delivery:
         if not replay.done:
             for node, count in replay.links_gained():
                 node.unlinks -= count
+                if not replay.cancelled:
+                    # Nothing else is going to take the link that was kept for this.
+                    node.nlink = max(node.nlink - max(count, 0), 0)
         self._view.arrived(replay)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Container
 
 from farwatch.events import Change, Key, Mask, Place, Record
+from farwatch.session.concerned import Concerned
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.session import Reply, Session
 from farwatch.sources.fanotify import FanotifySource
@@ -50,6 +51,7 @@ class Pipeline:
         self._send = send
         self._own = own
         self._settler = Settler(own)
+        self._concerned = Concerned(self._matters)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(self) -> None:
@@ -103,29 +105,20 @@ class Pipeline:
         return self._modes.learn(records, self._read) if records else records
 
     def _read(self) -> list[Record]:
-        """What concerns the client, in the source's order.
-
-        The link counts of what is new to it are kept as well: they tell a further link
-        from a new file.
-        """
+        """What concerns the client, in the source's order."""
         # What this thread does itself (a log in the export's file system) is nobody's; but
         # it may be the last to let go of an inode that it has just looked at.
         me = threading.get_native_id()
-        read = [
-            record
-            for record in self._source.read()
-            if record.thread != me or record.mask & _DELETE_SELF
-        ]
-        concerns = self._session.interest.concerns
-        kept = [concerns(record) or self._is_below(record) for record in read]
-        if all(kept):
-            return read
-        nodes = {record.node for record, is_kept in zip(read, kept, strict=True) if is_kept}
-        return [
-            record
-            for record, is_kept in zip(read, kept, strict=True)
-            if is_kept or (record.place is None and record.node in nodes)
-        ]
+        return self._concerned.among(
+            [
+                record
+                for record in self._source.read()
+                if record.thread != me or record.mask & _DELETE_SELF
+            ]
+        )
+
+    def _matters(self, record: Record) -> bool:
+        return self._session.interest.concerns(record) or self._is_below(record)
 
     def _is_below(self, record: Record) -> bool:
         """Whether this is about an unknown directory itself, and its parent is known.

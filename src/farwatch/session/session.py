@@ -83,6 +83,7 @@ _QUIET = frozenset(
 _INIT = int(Opcode.INIT)
 _LOOKUP = int(Opcode.LOOKUP)
 _OPENDIR = int(Opcode.OPENDIR)
+_GETATTR = int(Opcode.GETATTR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
 _PRUNED_AT_ONCE = 64
 _LEAST_SCAN_PAUSE = 0.25
@@ -205,11 +206,13 @@ class Session:
             if request.node == ROOT_ID and name == self._settings.hidden_name:
                 hidden = self.view.hidden
                 return self.view.entry(hidden, self.view.last_attributes(hidden))
-            if name in (b".", b"..") or self._answers.is_walk(request):
-                return self._naming.lookup(request)
             directory = self._hidden_directory(request.node, name)
             if directory is not None:
                 return self.view.entry(directory, self._naming.attributes(directory), 0)
+            if name in (b".", b"..") or self._answers.is_walk(request):
+                return self._naming.lookup(request)
+        if opcode == _GETATTR:
+            self._answers.hear_of_last_link(request)
         armed = opcode == _OPENDIR and self._answers.opens_directory(request)
         if opcode in _HARMLESS and not armed:
             return self._handlers[opcode](request)

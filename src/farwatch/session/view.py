@@ -122,10 +122,14 @@ class View:
     # What the client may be told -------------------------------------------------
 
     def links(self, node: Node, on_disk: int) -> int:
-        """The link count to tell of a node that has ``on_disk`` links."""
+        """The link count to tell of a node that has ``on_disk`` links.
+
+        Never less than was told before: the disk may be ahead by removals that have not
+        been read yet, and only their replays take links away.
+        """
         if node.is_dir or node.dead:
             return on_disk
-        return max(on_disk + node.unlinks, 1)
+        return max(on_disk + node.unlinks, node.nlink, 1)
 
     def attributes(self, node: Node, status: os.stat_result) -> bytes:
         """``fuse_attr`` to tell of a node, remembered."""

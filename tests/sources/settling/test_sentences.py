@@ -249,11 +249,17 @@ MERGED = [
     ),
     Case(
         "before a directory goes, everything in it goes",
-        "CREATE|DELETE|ISDIR x d; CREATE|DELETE d/y i; ATTRIB|DELETE_SELF - i;"
-        "DELETE_SELF|ISDIR d/. -",
-        "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - i; DEATH - d",
+        "CREATE|DELETE|ISDIR x d; CREATE|DELETE d/y i; ATTRIB - i; DELETE_SELF|ISDIR d/. -",
+        "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - d",
         disk="x= d/y=",
         told="x= d/y=",
+    ),
+    Case(
+        "a DELETE that is owed is told where the inode's death was read, not at the end",
+        "CREATE|CLOSE_WRITE|DELETE x i; ATTRIB|DELETE_SELF - i; CREATE y j",
+        "CREATE x i; CLOSE_WRITE x i; DELETE x i; CREATE y j; DEATH - i",
+        disk="x=",
+        told="x=",
     ),
     Case(
         "a write through a descriptor after the unlink is merged with it: it is told before",
@@ -468,6 +474,7 @@ RULES: dict[str, tuple[object, Callable[..., object], Proof]] = {
         lambda _, name, node: name.can(Mask.CREATE, node),
         case_of("not even a second"),
     ),
+    "let_go": (Ledger, lambda *_: None, case_of("a DELETE that is owed")),
     "pay_before": (Ledger, lambda *_: None, case_of("a CREATE that can only")),
     "empty_directory": (Ledger, lambda *_: None, case_of("before a directory")),
     "_explanations": (Nameless, lambda *_: set(), case_of("an unlink explains")),

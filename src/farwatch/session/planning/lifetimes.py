@@ -18,6 +18,9 @@ from farwatch.session.planning.ground import Ground, Target
 from farwatch.session.planning.opens import Opens
 from farwatch.session.replay import Replay, Where
 
+_GONE = frozenset((errno.ESTALE, errno.ENOMEM))
+"""What opening a handle answers when the inode is gone; ENOMEM from ext4, while the inode's
+number is being used again."""
 _GONE_KEYS = 4096
 """Nodes whose death has been planned that are remembered, so that what is still told of
 them (a last close by name) does not bring the name back."""
@@ -41,20 +44,24 @@ class Lifetimes:
         """Whether the death of the node has been planned, not too long ago."""
         return key in self._gone
 
-    def pin_if_held(self, node: Node, at: Where) -> None:
+    def pin_if_held(self, node: Node, at: Where) -> int:
         """Keeps the inode in the client while the remote side holds it open.
 
-        Until its death is reported, and if this is its last name.
+        Until its death is reported, and if this is its last name.  The pin's token, for
+        the step that takes the name; 0 if the inode is not kept.
         """
         key = node.key
-        if node.is_dir or key in self._pins or node.nlink - node.unlinks > 1:
-            return
-        if self._ground.batch.is_over_for(key) or self._links_on_disk(key):
-            return
+        if node.is_dir or node.nlink - node.unlinks > 1:
+            return 0
+        if key in self._pins:
+            return self._pins[key][0]
+        if self._ground.batch.is_over_for(key) or not self._is_held(key):
+            return 0
         token = self._ground.token()
         self._pins[node.key] = (token, node)
         self._ground.nodes.pin(node)
         self._ground.add(Replay(Step(Op.PIN, at[0].id, at[1], token=token), node, at=at))
+        return token
 
     def remove_nameless(self, node: Node, final: bool = False) -> None:
         """One link less, told to the inode's own watches only."""
@@ -88,14 +95,14 @@ class Lifetimes:
             self._ground.nodes.unpin(node)
         self._pins.clear()
 
-    def _links_on_disk(self, key: Key) -> int:
-        """The link count; 0 also if the inode is gone."""
+    def _is_held(self, key: Key) -> bool:
+        """Whether the inode lives on without a name."""
         try:
-            return self._ground.disk.getattr(key).st_nlink
+            return self._ground.disk.getattr(key).st_nlink == 0
         except OSError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno not in _GONE:
                 raise
-            return 0
+            return False
 
     def _note_gone(self, key: Key) -> None:
         self._gone[key] = None

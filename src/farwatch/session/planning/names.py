@@ -67,9 +67,10 @@ class Names:
         node = self._ground.obtain(change.node, change.is_dir)
         at = (directory, place.name)
         trusted = self._ground.trust(at, node)
-        self._lifetimes.pin_if_held(node, at)
+        pin = self._lifetimes.pin_if_held(node, at)
         op = Op.RMDIR if node.is_dir else Op.UNLINK
-        self._ground.add(Replay(Step(op, directory.id, place.name), node, at=at, trusted=trusted))
+        step = Step(op, directory.id, place.name, pin=pin)
+        self._ground.add(Replay(step, node, at=at, trusted=trusted))
         # The client may have seen already what came after it: that is told next.
         if self._nodes.child(directory, place.name) is node:
             self._nodes.untell(directory, place.name)
@@ -122,12 +123,11 @@ class Names:
         """MOVED_TO alone: out of the hidden directory."""
         if other is node:
             other = None
-        if other is not None:
-            self._lifetimes.pin_if_held(other, to)
+        pin = self._lifetimes.pin_if_held(other, to) if other is not None else 0
         at = self._ground.hidden_name(node)
         if node.is_dir:
             self._look(at, node)
-        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], pin=pin)
         self._ground.add(Replay(step, node, at=at, to=to, other=other))
         self._nodes.untell(*to)
         self._nodes.tell(*to, node)
@@ -139,9 +139,8 @@ class Names:
         trusted = self._ground.trust(at, node, to, other)
         if node.is_dir:
             self._look_along(at, node)
-        if other is not None:
-            self._lifetimes.pin_if_held(other, to)
-        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
+        pin = self._lifetimes.pin_if_held(other, to) if other is not None else 0
+        step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], pin=pin)
         self._ground.add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
         self._nodes.move(*at, *to)
         self._nodes.tell(*to, node)

@@ -102,8 +102,7 @@ class Crowd:
             if not mask & NAMES or place is None or node is None:
                 continue
             if place in tracked or place in names.by_place:
-                in_batch = names.at(place).in_batch
-                in_batch[node] = in_batch.get(node, 0) | mask
+                names.expect(names.at(place), mask, node)
 
     def read(self, index: int, mask: int, thread: int, place: Place, node: Key | None) -> None:
         """One record of a name.  The server's own walk along, and tell nothing."""
@@ -115,6 +114,14 @@ class Crowd:
             self._entries.read(bits, thread, self._names.by_place[place], node)
         elif not own:
             self._read_alone(mask, place, node)
+
+    def read_death(self, node: Key) -> None:
+        """The node's death: its names have gone by now, so what they owe is told here.
+
+        At the end of the batch a watcher would hear of later changes elsewhere before.
+        """
+        for name in self._names.about(node):
+            self._ledger.let_go(name, node)
 
     def _read_alone(self, mask: int, place: Place, node: Key | None) -> None:
         """A record of a name that nothing else in the batch touches."""

@@ -79,6 +79,12 @@ class Ledger:
             self._pay(name, DELETE, gone)
         name.holds = None
 
+    def let_go(self, name: Name, node: Key) -> None:
+        """Before the death of a node: that it left the name, if that is owed."""
+        is_last = name.next_move == len(name.moves)
+        if is_last and name.holds == node and (DELETE, node) in name.owed:
+            self._pay(name, DELETE, node)
+
     def make_hold(self, name: Name, node: Key) -> None:
         """Make the name hold the node, as far as a record says that it came."""
         if name.holds == node:

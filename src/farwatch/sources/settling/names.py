@@ -108,6 +108,7 @@ class Names:
         self.by_place: dict[Place, Name] = {}
         self.directories: set[Key] = set()
         self._inside: dict[Key, list[Name]] = {}
+        self._about: dict[Key, list[Name]] = {}
         self._told = told
         self._owned = owned
 
@@ -120,6 +121,16 @@ class Names:
             name = self.by_place[place] = Name(place, holds)
             self._inside.setdefault(place.directory, []).append(name)
         return name
+
+    def expect(self, name: Name, mask: int, node: Key) -> None:
+        """A record of the batch, which the walk may not have come to, is about both."""
+        if node not in name.in_batch:
+            self._about.setdefault(node, []).append(name)
+        name.in_batch[node] = name.in_batch.get(node, 0) | mask
+
+    def about(self, node: Key) -> Sequence[Name]:
+        """Those of which records of the batch, other than renames, say this node."""
+        return self._about.get(node, ())
 
     def inside(self, directory: Key) -> Sequence[Name]:
         """Those of them that are in the directory."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from farwatch.events import Change, Key, Place, Record
 from farwatch.sources.settling.crowd import Crowd, crowded
-from farwatch.sources.settling.masks import RENAME, SELF, STRUCTURE
+from farwatch.sources.settling.masks import DELETE_SELF, RENAME, SELF, STRUCTURE
 from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.moves import ends
 from farwatch.sources.settling.nameless import Nameless
@@ -59,6 +59,8 @@ def _read(
         if expected and thread in expected:
             nameless.meet_expectation(mask, thread, place, node)
         if place is None:
+            if mask & DELETE_SELF and crowd is not None and node is not None:
+                crowd.read_death(node)
             nameless.read(index, mask, thread, node)
         elif place.name == SELF:
             nameless.read(index, mask, thread, place.directory)
