@@ -109,7 +109,8 @@ class Change(NamedTuple):
 
     A ``place`` of None means that only watches on the node itself are to hear
     of it.  ``linked`` marks a CREATE that is a further name of a node (a hard
-    link), and an ATTRIB or DELETE that belongs to a link count.
+    link), and an ATTRIB or DELETE that belongs to a link count.  ``other`` is the second
+    node of an EXCHANGE, and what a RENAME replaced if a link count said so.
     """
 
     kind: Kind

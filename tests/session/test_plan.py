@@ -560,3 +560,20 @@ def test_a_deep_chain_ends(world: World) -> None:
     told = world.steps()
     assert told[-1].startswith("RENAME")
     assert len(told) <= 66
+
+
+def test_a_rename_over_a_name_that_was_only_looked_up(world: World) -> None:
+    """The client knows the node by its other name, and was told nothing of this one."""
+    world.disk_has("f", "x")
+    world.disk.do_link("x", "y")
+    world.client_knows("f", "x")
+    replaced = world.kernel.lookup("y")
+    place, inode = world.disk.place("f"), world.disk.at("f")
+    other = world.disk.at("y")
+    world.disk.do_rename("f", "y")
+    change = Change(Kind.RENAME, place, inode.key, new_place=world.disk.place("y"))
+    world.changes.append(change._replace(other=other.key))
+    assert world.steps() == ["RENAME f -> y"]
+    (replay,) = world.kernel.session.view.pending[ROOT, b"y"]
+    assert replay.other is not None
+    assert replay.other.id == replaced.node

@@ -38,7 +38,7 @@ from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
 from farwatch.session.replay import AT, KEEPING_NAMES, REMOVES, TO, Replay, Where
 from farwatch.session.request import Payload, Request, fail, names, one_name
-from farwatch.session.view import ATTR_SECONDS, ENTRY_SECONDS, View, with_links
+from farwatch.session.view import ENTRY_SECONDS, View, with_links
 
 _CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
@@ -215,7 +215,7 @@ class Answers:
         ):
             raise fail(errno.EPERM, "not armed")
         self._must_know(replay, AT)
-        self._lost(replay.node)
+        self._lost(replay.node, request)
         replay.done = True
         return b""
 
@@ -232,7 +232,7 @@ class Answers:
             raise fail(errno.EPERM, "not armed")
         self._must_know(replay, AT | TO)
         if replay.other is not None and not replay.exchanges:
-            self._lost(replay.other)
+            self._lost(replay.other, request)
         replay.done = True
         return b""
 
@@ -246,9 +246,9 @@ class Answers:
         if loser.nlink != self._links_before(replay, loser):
             raise fail(errno.ESTALE)
 
-    def _lost(self, node: Node) -> None:
+    def _lost(self, node: Node, request: Request) -> None:
         node.unlinks -= 1
-        self._view.unlinked(node)
+        self._view.unlinked_by(request.pid, node)
 
     # Inodes ----------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class Answers:
         replay.done = True
         if replay.node.cached and replay.step.argument == _MODIFY:
             return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _with_impossible_mtime(attributes)
-        return fuse.ATTR_OUT_HEAD.pack(ATTR_SECONDS, 0, 0) + attributes
+        return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(replay.node), 0, 0) + attributes
 
     def _open(self, replay: Replay, request: Request) -> Payload:
         if replay.op not in (Op.OPEN, Op.OPEN_CLOSE):

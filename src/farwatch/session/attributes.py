@@ -6,11 +6,12 @@ import errno
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode, Valid
+from farwatch.export.nodes import Node
 from farwatch.export.tree import NOW, OMIT, Caller, Export, SetAttr
 from farwatch.session.files import OpenFiles
 from farwatch.session.naming import Naming
 from farwatch.session.request import Handler, Payload, Request, fail, names
-from farwatch.session.view import ATTR_SECONDS, View
+from farwatch.session.view import View
 
 _BILLION = 1_000_000_000
 _XATTR_MAX = 1 << 16
@@ -56,12 +57,15 @@ class Attributes:
         """GETATTR: by file handle while the node is open, else by node."""
         flags, _, fh = fuse.GETATTR_IN.unpack_from(request.body)
         if request.node == self._view.hidden.id:
-            return _attr_out(self._view.last_attributes(self._view.hidden))
+            return self._attr_out(self._view.hidden, self._view.last_attributes(self._view.hidden))
         node = self._naming.node(request.node)
         if flags & fuse.GETATTR_FH and not self._files.is_replay(fh):
             status = self._export.getattr_open(self._files.fd(fh))
-            return _attr_out(self._view.attributes(node, status))
-        return _attr_out(self._naming.attributes(node))
+            return self._attr_out(node, self._view.attributes(node, status))
+        return self._attr_out(node, self._naming.attributes(node))
+
+    def _attr_out(self, node: Node, attributes: bytes) -> bytes:
+        return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(node), 0, 0) + attributes
 
     def setattr(self, request: Request) -> Payload:
         """SETATTR: chmod, chown, truncate, utimensat."""
@@ -81,7 +85,7 @@ class Attributes:
         )
         place = self._view.place_of(node)
         status = self._export.setattr(node.key, fd, changes, caller(request), place=place)
-        return _attr_out(self._view.attributes(node, status))
+        return self._attr_out(node, self._view.attributes(node, status))
 
     def readlink(self, request: Request) -> Payload:
         """READLINK."""
@@ -140,10 +144,6 @@ class Attributes:
 def caller(request: Request) -> Caller:
     """On whose behalf the client's kernel asks."""
     return Caller(request.uid, request.gid, request.pid)
-
-
-def _attr_out(attributes: bytes) -> bytes:
-    return fuse.ATTR_OUT_HEAD.pack(ATTR_SECONDS, 0, 0) + attributes
 
 
 def _time(valid: int, given: Valid, now: Valid, seconds: int, nanoseconds: int) -> int:

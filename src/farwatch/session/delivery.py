@@ -121,6 +121,7 @@ class Delivery:
         """
         if self._parked is not None:
             self._interrupted = self._parked
+        self._view.agent_left()
         again = [replay for replay in self._batch if not (replay.done or replay.opened)]
         for replay in self._batch:
             self._disarm(replay)

@@ -127,6 +127,9 @@ class Pipeline:
         """
         if record.place is None or record.place.name != _SELF or record.node is None:
             return False
+        if record.mask & _DELETE_SELF:
+            # To look at it would keep it alive, and hold up its end for watchers of SRC.
+            return False
         place = self._place_of(record.node)
         return place is not None and place.directory in self._session.view.nodes.by_key
 

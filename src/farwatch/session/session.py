@@ -201,6 +201,7 @@ class Session:
 
     def _marked(self, request: Request) -> Payload | None:
         opcode = request.opcode
+        self.view.digested(request.pid)
         if opcode == _LOOKUP:
             name = names(request.body, 0, 1)[0]
             if request.node == ROOT_ID and name == self._settings.hidden_name:

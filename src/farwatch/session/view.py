@@ -115,6 +115,9 @@ class View:
         """Number of the source's reading that is under way; see ``local_changes``."""
         self.replayed: dict[int, None] = {}
         """Ids of nodes that only the agent has looked up, so far."""
+        self._undigested: dict[int, Node] = {}
+        """For each thread of the agent what its last answer took a link of, if not the last:
+        the client's kernel may not have counted it yet."""
         self._strays: dict[Name, tuple[Node | None, float]] = {}
         self._local: dict[Name, int] = {}
         self._seen: dict[Name, int] = {}
@@ -137,6 +140,10 @@ class View:
         node.nlink = nlink
         node.attr = attributes = pack_attributes(status, nlink)
         return attributes
+
+    def attr_seconds(self, node: Node) -> int:
+        """For how many seconds the client may believe what it is told of a node."""
+        return 0 if node in self._undigested.values() else ATTR_SECONDS
 
     def last_attributes(self, node: Node) -> bytes:
         """``fuse_attr`` to tell of a node whose inode is gone."""
@@ -165,7 +172,7 @@ class View:
                 node.id,
                 self.nodes.generation_of(node),
                 seconds,
-                ATTR_SECONDS if seconds else 0,
+                self.attr_seconds(node) if seconds else 0,
                 0,
                 0,
             )
@@ -303,6 +310,29 @@ class View:
         node.nlink = 0 if node.is_dir else max(node.nlink - 1, 0)
         if node.nlink == 0:
             node.dead = True
+
+    def unlinked_by(self, thread: int, node: Node) -> None:
+        """The agent's thread is answered that a link is gone.
+
+        The kernel counts it when it has read the answer.  Whoever asks in between is told
+        the old count, for this once: one less would be counted down again, to nothing.
+        Of a last link nothing less can be told.
+        """
+        if node.is_dir or node.nlink <= 1:
+            self.unlinked(node)
+        else:
+            self._undigested[thread] = node
+
+    def digested(self, thread: int) -> None:
+        """The agent's thread asks something else: its kernel has read the last answer."""
+        node = self._undigested.pop(thread, None)
+        if node is not None:
+            self.unlinked(node)
+
+    def agent_left(self) -> None:
+        """Whatever it was answered has been read, or never will be."""
+        for thread in list(self._undigested):
+            self.digested(thread)
 
     def local_change(self, directory: Node, name: bytes) -> None:
         """Cancels what is still to be replayed of a name that the client changes."""

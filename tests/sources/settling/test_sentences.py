@@ -107,13 +107,13 @@ PACED = [
     Case(
         "a rename over a target explains the count that follows it",
         "RENAME x i y; ATTRIB|DELETE_SELF - j",
-        "RENAME x i y; DEATH - j",
+        "RENAME x i y j; DEATH - j",
         told="x=i y=j",
     ),
     Case(
         "also where the client was never told what was replaced",
         "RENAME x i y; ATTRIB|DELETE_SELF - j",
-        "RENAME x i y; DEATH - j",
+        "RENAME x i y j; DEATH - j",
     ),
     Case(
         "a directory's own attributes are nobody's link count",
@@ -398,7 +398,7 @@ class TestAcrossBatches:
     def test_but_not_for_ever(self) -> None:
         settler = Settler()
         assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
-        assert told_of(settler, "", flush=True, told="x=i y=j") == ["RENAME x i y"]
+        assert told_of(settler, "", flush=True, told="x=i y=j") == ["RENAME x i y j"]
 
     def test_what_the_disk_demanded_is_not_told_again(self) -> None:
         settler = Settler()

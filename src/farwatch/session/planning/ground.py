@@ -132,6 +132,10 @@ class Ground:
         directory = self.nodes.by_key.get(place.directory)
         return directory is not None and self._view.changed_since(directory, place.name)
 
+    def believed(self, where: Where) -> Node | None:
+        """What the client holds under a name, told or looked up."""
+        return self._view.believed(*where)
+
     # Trust -----------------------------------------------------------------------
 
     def is_trusted(self, where: Where, node: Node) -> bool:

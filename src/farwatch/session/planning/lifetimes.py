@@ -96,13 +96,16 @@ class Lifetimes:
         self._pins.clear()
 
     def _is_held(self, key: Key) -> bool:
-        """Whether the inode lives on without a name."""
+        """Whether the inode lives on without a name.
+
+        If it is gone by now, what was done to it before is still to be read.
+        """
         try:
             return self._ground.disk.getattr(key).st_nlink == 0
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            return False
+            return True
 
     def _note_gone(self, key: Key) -> None:
         self._gone[key] = None

@@ -83,11 +83,11 @@ class Names:
             return
         node = self._ground.obtain(change.node, change.is_dir)
         if at is not None and to is not None:
-            self._whole_rename(node, at, to)
+            self._whole_rename(node, at, to, self._replaced(change, to))
         elif at is not None:
             self.half_out(at, node)
         elif to is not None:
-            self.half_in(node, to, self._nodes.child(*to))
+            self.half_in(node, to, self._replaced(change, to))
         else:
             self._move_unseen(node)
 
@@ -132,8 +132,20 @@ class Names:
         self._nodes.untell(*to)
         self._nodes.tell(*to, node)
 
-    def _whole_rename(self, node: Node, at: Where, to: Where) -> None:
-        other = self._nodes.child(*to)
+    def _replaced(self, change: Change, to: Where) -> Node | None:
+        """What the rename replaces: what the client was told of the name.
+
+        If that is nothing, then what it has looked up there, and was not told because it
+        knows it by another name; but only if a link count speaks for it.  That alone could
+        be of what the same thread removed next.
+        """
+        told = self._nodes.child(*to)
+        if told is not None or change.other is None:
+            return told
+        believed = self._ground.believed(to)
+        return believed if believed is not None and believed.key == change.other else None
+
+    def _whole_rename(self, node: Node, at: Where, to: Where, other: Node | None) -> None:
         if other is node:
             other = None
         trusted = self._ground.trust(at, node, to, other)

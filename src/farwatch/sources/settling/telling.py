@@ -140,6 +140,8 @@ class Telling:
 
     def result(self) -> list[Change]:
         """What is told, after all."""
+        for index, node in self._replaced_by.items():
+            self._changes[index] = self._changes[index]._replace(other=node)
         if not self._instead:
             return self._changes
         instead = self._instead
