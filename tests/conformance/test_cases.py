@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conformance.held_up import HeldUp
 from tests.conformance.play import Speed, Verdict, compared_full, compared_paced, play
 from tests.conformance.script import (
     Case,
@@ -15,7 +16,7 @@ from tests.conformance.script import (
 )
 from tests.conformance.stream import READING, compare_paced
 from tests.conftest import Mounts
-from tests.stage import FarwatchStage, NativeStage
+from tests.stage import FarwatchStage, NativeStage, Stage
 
 CASES = all_cases()
 EXPORT_ROOT = """
@@ -60,6 +61,27 @@ def test_at_full_speed(case: Case, native: NativeStage, mounts: Mounts) -> None:
     stage = mounts.stage(reading=reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+def held_up(case: Case, native: Stage, stage: FarwatchStage, seed: str) -> None:
+    spec = play(native, case.steps, Speed.FULL)
+    with HeldUp(stage, seed):
+        seen = play(stage, case.steps, Speed.FULL)
+    Verdict(compare_at_full_speed(case)(spec, seen), spec, seen, 0).require_equal(stage.name)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("case", [case for case in CASES if case.full != "no"], ids=str)
+def test_held_up_at_random(case: Case, native: NativeStage, mounts: Mounts) -> None:
+    held_up(case, native, mounts.stage(reading=reads(case.steps)), str(case))
+
+
+@pytest.mark.root
+@pytest.mark.long
+@pytest.mark.parametrize("case", [case for case in CASES if case.full != "no"], ids=str)
+def test_held_up_at_random_often(case: Case, native: NativeStage, mounts: Mounts) -> None:
+    for number in range(20):
+        held_up(case, native, mounts.stage(reading=reads(case.steps)), f"{case} {number}")
 
 
 @pytest.mark.root
