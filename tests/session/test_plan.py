@@ -38,7 +38,7 @@ class World:
         self.changes: list[Change] = []
         self.tokens: dict[int, str] = {}
         self.own: set[Place] = set()
-        self.mode = os.O_RDONLY
+        self.mode: int | None = os.O_RDONLY
         self.done = 0
         kernel.session._planner._contents._access_mode = lambda thread, key: self.mode
         kernel.session._access_mode = lambda thread, key: self.mode
@@ -364,6 +364,25 @@ def test_without_a_close_the_opener_is_asked(read: World) -> None:
     read.mode = os.O_RDWR
     assert reading(read, Kind.OPEN) == ["OPEN f rw #f"]
     assert reading(read, Kind.CLOSE_WRITE) == ["CLOSE #f"]
+
+
+def test_a_close_that_merging_hid_is_done_too(read: World) -> None:
+    """OPEN, and then CLOSE OPEN CLOSE, which are read as one OPEN and one CLOSE."""
+    read.mode = os.O_RDONLY
+    assert reading(read, Kind.OPEN) == ["OPEN f r #f"]
+    read.mode = None
+    told = reading(read, Kind.OPEN, Kind.CLOSE_NOWRITE)
+    assert [word for step in told for word in step.split()[:1]] == ["OPEN", "CLOSE", "CLOSE"]
+    assert read.kernel.session._planner._opens._kept == {}
+
+
+def test_a_file_that_is_open_still_is_kept(read: World) -> None:
+    """The same records stand for CLOSE and OPEN."""
+    read.mode = os.O_RDONLY
+    assert reading(read, Kind.OPEN) == ["OPEN f r #f"]
+    told = reading(read, Kind.OPEN, Kind.CLOSE_NOWRITE)
+    assert [word for step in told for word in step.split()[:1]] == ["OPEN", "CLOSE"]
+    assert len(read.kernel.session._planner._opens._kept) == 1
 
 
 def test_a_close_without_an_open_is_both(read: World) -> None:

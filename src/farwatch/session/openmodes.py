@@ -29,8 +29,12 @@ class OpenModes:
         self._modes: dict[tuple[int, Key], int] = {}
 
     def mode(self, thread: int, node: Key) -> int | None:
-        """The access mode of an open of the batch that was learnt last; None: unknown."""
-        return self._modes.get((thread, node))
+        """The access mode of an open of the batch that was learnt last, or that it has now.
+
+        None if neither is known, which mostly means that it is closed.
+        """
+        mode = self._modes.get((thread, node))
+        return self._ask(thread, node) if mode is None else mode
 
     def learn(self, records: list[Record], read: Callable[[], list[Record]]) -> list[Record]:
         """The records, and what had to be read further to know how files were opened."""

@@ -53,6 +53,11 @@ class Batch:
         return sum(change.kind in READING_KINDS for change in self._changes) > _LIGHT
 
     @cached_property
+    def opened(self) -> frozenset[tuple[int, Key | None]]:
+        """Who opens what: thread and node."""
+        return frozenset((c.thread, c.node) for c in self._changes if c.kind is Kind.OPEN)
+
+    @cached_property
     def closes(self) -> dict[Key, list[int]]:
         """The access modes that the closes tell, for each node in order."""
         modes: dict[Key, list[int]] = {}

@@ -72,7 +72,7 @@ class Contents:
             return
         if not (S_ISREG(target.node.kind) or S_ISDIR(target.node.kind)):
             return
-        self._opens.keep(target, self._mode_of(change))
+        self._opens.keep(target, self._mode_of(change), change.thread)
 
     def close(self, change: Change) -> None:
         """CLOSE_WRITE, CLOSE_NOWRITE."""
@@ -82,6 +82,7 @@ class Contents:
         for file in self._opens.of(change.node):
             if file.writes == writes:
                 self._opens.close(change.node, file)
+                self._close_what_merging_hid(change, change.node)
                 return
         target = self._targets.find(change)
         if target is None or not (S_ISREG(target.node.kind) or S_ISDIR(target.node.kind)):
@@ -89,6 +90,18 @@ class Contents:
         if not writes and not self._is_watched(READING_KINDS[Kind.CLOSE_NOWRITE], target):
             return
         self._opens.open_and_close(target, os.O_WRONLY if writes else os.O_RDONLY)
+
+    def _close_what_merging_hid(self, change: Change, node: Key) -> None:
+        """An open and a close that were merged may stand for two closes and an open.
+
+        Then a file would be kept for ever that nobody has open behind the mount.
+        """
+        thread = change.thread
+        if (thread, node) not in self._ground.batch.opened:
+            return
+        is_left = any(file.thread == thread for file in self._opens.of(node))
+        if is_left and self._access_mode(thread, node) is None:
+            self._opens.close_those_of(node, thread)
 
     def _file_for(self, target: Target, change: Change) -> Kept | None:
         """A file to write or read through: whoever is told of paths sees no touch.
@@ -103,7 +116,7 @@ class Contents:
                 return file
         if not target.pin or not S_ISREG(target.node.kind):
             return None
-        return self._opens.keep(target, os.O_RDWR if writes else os.O_RDONLY)
+        return self._opens.keep(target, os.O_RDWR if writes else os.O_RDONLY, change.thread)
 
     def _mode_of(self, change: Change) -> int:
         """The access mode of an open: the event does not say it."""

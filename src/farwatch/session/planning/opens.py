@@ -18,10 +18,11 @@ from farwatch.session.replay import Replay
 
 
 class Kept(NamedTuple):
-    """A descriptor that the agent keeps for an OPEN."""
+    """A descriptor that the agent keeps for an OPEN, which ``thread`` did."""
 
     token: int
     writes: bool
+    thread: int
 
 
 class Opens:
@@ -35,9 +36,9 @@ class Opens:
         """Those of one node, the oldest first."""
         return self._kept.get(key, ())
 
-    def keep(self, target: Target, mode: int) -> Kept:
+    def keep(self, target: Target, mode: int, thread: int) -> Kept:
         """One more, until it is closed."""
-        file = Kept(self._ground.token(), mode != os.O_RDONLY)
+        file = Kept(self._ground.token(), mode != os.O_RDONLY, thread)
         self._kept.setdefault(target.node.key, []).append(file)
         self._ground.add(self._step(Op.OPEN, target, mode, file.token))
         return file
@@ -53,6 +54,11 @@ class Opens:
         if not files:
             del self._kept[key]
         self._close_file(key, file)
+
+    def close_those_of(self, key: Key, thread: int) -> None:
+        """Those of a node's that a thread has opened are closed."""
+        for file in [file for file in self.of(key) if file.thread == thread]:
+            self.close(key, file)
 
     def close_all(self, key: Key) -> None:
         """All of a node's are closed."""
