@@ -596,3 +596,24 @@ def test_a_rename_over_a_name_that_was_only_looked_up(world: World) -> None:
     (replay,) = world.kernel.session.view.pending[ROOT, b"y"]
     assert replay.other is not None
     assert replay.other.id == replaced.node
+
+
+def test_what_is_written_under_a_removed_name_does_not_bring_it_back(world: World) -> None:
+    world.disk_has("x")
+    world.disk.do_link("x", "y")
+    world.client_knows("x", "y")
+    place, inode = world.disk.place("x"), world.disk.at("x")
+    world.remove("x")
+    assert world.steps() == ["UNLINK x"]
+    world.replay_unlink("x")
+    world.changes.append(Change(Kind.MODIFY, place, inode.key))
+    assert world.steps() == ["TOUCH x MODIFY"]
+    (replay,) = world.kernel.session.view.pending[ROOT, b"x"]
+    who = {"uid": FIRST_UID + replay.sequence, "pid": world.agent.pid}
+    assert world.kernel.lookup("x", **who).entry_valid == 0
+
+
+def test_an_open_whose_close_was_merged_with_another_has_its_mode(read: World) -> None:
+    read.mode = None
+    told = reading(read, Kind.OPEN, Kind.OPEN, Kind.CLOSE_WRITE)
+    assert [step.split()[2] for step in told[:2]] == ["rw", "rw"]

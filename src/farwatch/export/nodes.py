@@ -15,11 +15,15 @@ Not locked: whoever shares a table between threads holds a lock of its own.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from stat import S_IFDIR, S_IFMT, S_ISDIR
 
 from farwatch.events import Key
 
 ROOT_ID = 1
+_MOST_LEFT = 4096
+"""Names that nodes have left that are remembered: what somebody has open under such a name
+is still reported by it, and that does not bring the name back."""
 FIRST_ID = 16
 """Ids below are reserved (1 is the root, 2 the hidden directory)."""
 
@@ -91,6 +95,7 @@ class NodeTable:
         self._next_id = FIRST_ID
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self.by_key: dict[Key, Node] = {root_key: self.root}
+        self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -163,6 +168,7 @@ class NodeTable:
                 if old_directory.children is not None:
                     old_directory.children.pop(old_name, None)
             node.names = ()
+        self._left.pop((directory.id, name), None)
         children[name] = node
         node.names = (*node.names, (directory, name))
 
@@ -173,7 +179,18 @@ class NodeTable:
         node = directory.children.pop(name, None)
         if node is not None:
             self._unname(node, directory, name)
+            self.leave(directory, name, node)
         return node
+
+    def leave(self, directory: Node, name: bytes, node: Node) -> None:
+        """The node has gone from the name, whether the client was told the name or not."""
+        self._left[directory.id, name] = node.id
+        if len(self._left) > _MOST_LEFT:
+            self._left.popitem(last=False)
+
+    def has_left(self, directory: Node, name: bytes, node: Node) -> bool:
+        """Whether the node was the last to go from the name, not too long ago."""
+        return self._left.get((directory.id, name)) == node.id
 
     def move(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> Node | None:
         """A rename.  What the new name held is returned."""

@@ -70,23 +70,28 @@ class Pipeline:
         poll.register(self._wake_read, select.POLLIN)
         while True:
             ready = poll.poll(_FLUSH_MILLISECONDS if self._settler.carrying else None)
-            if any(fd == self._wake_read for fd, _ in ready):
-                return
+            for fd, _ in ready:
+                if fd == self._wake_read:
+                    return
             try:
                 self._batch(flush=not ready)
             except Exception:
                 log.exception("a batch of events could not be delivered")
+            # Last of all: the agent may share the CPU, and starts when this thread waits.
+            answer = self._session.answer()
+            if answer is not None:
+                self._send(answer)
 
     def _batch(self, flush: bool) -> None:
         session = self._session
         session.view.begin_drain()
         try:
-            self._settle_and_deliver(flush)
+            self._settle_and_plan(flush)
         finally:
             with session.view.lock:
                 session.view.end_drain()
 
-    def _settle_and_deliver(self, flush: bool) -> None:
+    def _settle_and_plan(self, flush: bool) -> None:
         session, settler = self._session, self._settler
         records, disk = collect(self._read_with_modes, self._at, settler)
         if records or flush:
@@ -96,9 +101,6 @@ class Pipeline:
                 _show(records, changes)
             if changes:
                 session.deliver(changes, own)
-                answer = session.answer()
-                if answer is not None:
-                    self._send(answer)
 
     def _read_with_modes(self) -> list[Record]:
         records = self._read()

@@ -15,6 +15,9 @@ READING_KINDS = {
 }
 """The kinds that reading makes, and what they are watched as."""
 
+_CLOSES = {Kind.CLOSE_WRITE: os.O_RDWR, Kind.CLOSE_NOWRITE: os.O_RDONLY}
+"""What a close tells of how the file was open."""
+
 _LIGHT = 256
 """Changes of the kinds that reading makes, in one batch, that are replayed for every live
 node if any node is watched for them.  If there are more, only for the nodes that are: the
@@ -33,6 +36,7 @@ class Batch:
     def __init__(self, changes: list[Change], own: frozenset[Place]) -> None:
         self._changes = _with_deaths_in_place(changes) if len(changes) > 1 else changes
         self._index = 0
+        self._last_closes: dict[Key, int] = {}
         self.own = own
 
     def __iter__(self) -> Iterator[Change]:
@@ -57,16 +61,23 @@ class Batch:
         """Who opens what: thread and node."""
         return frozenset((c.thread, c.node) for c in self._changes if c.kind is Kind.OPEN)
 
+    def next_close(self, key: Key) -> int | None:
+        """The access mode that the next close of the node tells, of those not asked for."""
+        modes = self._closes.get(key)
+        return modes.pop(0) if modes else None
+
+    def last_close(self, key: Key) -> int | None:
+        """The access mode that the last close of the node tells."""
+        return self._last_closes.get(key)
+
     @cached_property
-    def closes(self) -> dict[Key, list[int]]:
+    def _closes(self) -> dict[Key, list[int]]:
         """The access modes that the closes tell, for each node in order."""
         modes: dict[Key, list[int]] = {}
         for change in self._changes:
-            if change.node is not None:
-                if change.kind is Kind.CLOSE_WRITE:
-                    modes.setdefault(change.node, []).append(os.O_RDWR)
-                elif change.kind is Kind.CLOSE_NOWRITE:
-                    modes.setdefault(change.node, []).append(os.O_RDONLY)
+            if change.node is not None and change.kind in _CLOSES:
+                modes.setdefault(change.node, []).append(_CLOSES[change.kind])
+        self._last_closes = {key: found[-1] for key, found in modes.items()}
         return modes
 
     @cached_property

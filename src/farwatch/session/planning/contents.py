@@ -122,10 +122,13 @@ class Contents:
         """The access mode of an open: the event does not say it."""
         if change.node is None or change.is_dir:
             return os.O_RDONLY
-        closes = self._ground.batch.closes.get(change.node)
-        if closes:
-            return closes.pop(0)
-        mode = self._access_mode(change.thread, change.node)
+        batch, node = self._ground.batch, change.node
+        mode = batch.next_close(node)
+        if mode is None:
+            mode = self._access_mode(change.thread, node)
+        if mode is None:
+            # Closed again: its close was merged with one of these.
+            mode = batch.last_close(node)
         return os.O_RDONLY if mode is None else mode
 
     def _is_watched(self, kind: int, target: Target) -> bool:

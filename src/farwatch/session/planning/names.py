@@ -74,6 +74,7 @@ class Names:
         # The client may have seen already what came after it: that is told next.
         if self._nodes.child(directory, place.name) is node:
             self._nodes.untell(directory, place.name)
+        self._nodes.leave(directory, place.name, node)
 
     def rename(self, change: Change) -> None:
         """A name has become another."""
@@ -118,6 +119,7 @@ class Names:
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1])
         self._ground.add(Replay(step, node, at=at, to=to, trusted=trusted))
         self._nodes.untell(*at)
+        self._nodes.leave(*at, node)
 
     def half_in(self, node: Node, to: Where, other: Node | None) -> None:
         """MOVED_TO alone: out of the hidden directory."""
@@ -155,6 +157,7 @@ class Names:
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], pin=pin)
         self._ground.add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
         self._nodes.move(*at, *to)
+        self._nodes.leave(*at, node)
         self._nodes.tell(*to, node)
 
     def _move_unseen(self, node: Node) -> None:

@@ -38,7 +38,9 @@ class Targets:
             held = ground.nodes.child(directory, place.name)
             if held is None or held.key == key:
                 node = ground.obtain(key, change.is_dir)
-                ground.nodes.tell(directory, place.name, node)
+                # What is open under a name that it has left is still said to be there.
+                if not ground.nodes.has_left(directory, place.name, node):
+                    ground.nodes.tell(directory, place.name, node)
                 return Target(node, (directory, place.name))
         if known is None or known.dead:
             return None
