@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv system-packages demo check format test test-fast test-long bench clean
+.PHONY: help .venv dist system-packages demo guest check format test test-fast test-long bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,11 +19,17 @@ help: ## this list
 .venv: ## the virtual environment, with the command at .venv/bin/farwatch
 	@scripts/prepare-venv
 
+dist: ## dist/farwatch-agent.pyz, all that a guest needs, and its systemd unit
+	@$(PYTHON) scripts/build-agent
+
 system-packages:
 	@scripts/system-packages
 
 demo: .venv ## half a minute that shows what farwatch does (root)
 	@$(BIN)/farwatch demo
+
+guest: .venv system-packages ## a shell in a QEMU guest that has DIR, or a new one, mounted (root)
+	@$(BIN)/python -m tests.guest $(if $(DIR),"$(DIR)")
 
 check: .venv ## ruff and mypy --strict
 	@$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from farwatch.abi import control
 from farwatch.abi.control import Hello, Late, Malformed, Step, Watched, WatchFlag
 
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
-NAMES = st.binary(max_size=255).filter(lambda name: b"\0" not in name)
+NAMES = st.binary(max_size=255).filter(control.is_name)
 STEPS = st.builds(Step, U8, U64, NAMES, U64, NAMES, U32, U64, U64)
 WATCHES = st.builds(Watched, U64, U32, U32)
 FAILURES = st.tuples(U32, U32)
@@ -91,7 +91,7 @@ def test_wait_never_outgrows_the_buffer() -> None:
         assert len(failed) + len(done) == (control.BUFFER_SIZE - 16) // 8
 
 
-@given(U32, U32, st.binary(min_size=1, max_size=300), U32)
+@given(U32, U32, NAMES.filter(bool), U32)
 def test_hello(version: int, uid: int, hidden: bytes, generation: int) -> None:
     hello = Hello(version, uid, generation, hidden)
     assert control.decode_hello(control.encode_hello(hello) + bytes(20)) == hello
@@ -198,3 +198,12 @@ def test_a_huge_count_of_steps_ends_where_the_message_does() -> None:
 def test_a_hello_without_a_hidden_name_is_malformed() -> None:
     with pytest.raises(Malformed):
         control.decode_hello(control.encode_hello(Hello(1, 2, 3, b"")))
+
+
+@pytest.mark.parametrize("name", [b"..", b"a/b", b"/", b"../x", b"/etc/passwd", b"a\0b"])
+def test_no_name_leads_out_of_the_mount(name: bytes) -> None:
+    for step in (Step(5, 1, name), Step(7, 1, b"a", 1, name)):
+        with pytest.raises(Malformed, match="path"):
+            control.decode_batch(control.encode_batch(1, 0, 0, [Step(5, 1, b"a"), step]))
+    with pytest.raises(Malformed):
+        control.decode_hello(control.encode_hello(Hello(1, 2, 3, name)))

@@ -1,12 +1,10 @@
-"""Parts of the agent that need no mount: handles, kept descriptors, the command."""
+"""Parts of the agent that need no mount: handles, kept descriptors."""
 
 from __future__ import annotations
 
 import errno
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farwatch.agent import replayer
-from farwatch.agent.channel import Channel, NotServed
+from farwatch.agent.channel import Channel
+from farwatch.agent.endings import NotServed
 from farwatch.agent.kept import Kept
 from farwatch.linux.fdinfo import decode_fuse
-from tests.stage import farwatch_environment
 
 
 @given(st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF))
@@ -72,55 +70,3 @@ def test_a_directory_of_another_file_system_is_not_served(tmp_path: Path) -> Non
             Channel(fd).hello()
     finally:
         os.close(fd)
-
-
-def agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "farwatch.agent", *map(str, arguments)],
-        env=farwatch_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("arguments", [(), ("a", "b")])
-def test_wrong_usage(arguments: tuple[str, ...]) -> None:
-    result = agent(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("path", ["/proc", "{}", "{}/none"])
-def test_what_it_cannot_serve(tmp_path: Path, path: str) -> None:
-    result = agent(path.format(tmp_path))
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"farwatch agent: {path.format(tmp_path)}: ")
-    assert result.stderr.count("\n") == 1
-
-
-def test_it_needs_nothing_but_the_standard_library() -> None:
-    """It runs in guests that have only Python."""
-    probe = (
-        "import sys, farwatch.agent.agent, farwatch.agent.__main__\n"
-        "mine = ('farwatch',)\n"
-        "bad = {name.partition('.')[0] for name in sys.modules}\n"
-        "bad -= set(sys.stdlib_module_names) | set(mine) | {'__main__'}\n"
-        "layers = {name.split('.')[1] for name in sys.modules if name.startswith('farwatch.')}\n"
-        "assert layers <= {'abi', 'agent', 'linux', 'events'}, layers\n"
-        "assert not bad, bad\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {_SRC!r})\n{probe}"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-
-
-_SRC = str(Path(replayer.__file__).resolve().parents[2])

@@ -25,7 +25,7 @@ def run_mount(names: str, arguments: list[str]) -> None:
     class MutatedAgent(subprocess.Popen[bytes]):
         def __init__(self, command: Sequence[str], **options: Any) -> None:
             super().__init__(
-                [sys.executable, "-P", __file__, "agent", names, command[-1]], **options
+                [sys.executable, "-P", __file__, "agent", names, *command[4:]], **options
             )
 
     mutations.apply(names, mutations.SERVER)

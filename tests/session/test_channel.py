@@ -48,6 +48,24 @@ def test_hello(kernel: Kernel) -> None:
     assert Agent(kernel).hello() == (1, FIRST_UID, GENERATION, HIDDEN)
 
 
+def test_an_agent_may_ask_to_be_registered_only_if_no_other_is(kernel: Kernel) -> None:
+    if_none = struct.pack("<II", 1, 1)
+    first, second = Agent(kernel), Agent(kernel, pid=950)
+    assert first.ioctl(HELLO, if_none) is not None
+    with pytest.raises(Refused, match="EBUSY"):
+        second.ioctl(HELLO, if_none)
+    assert not kernel.session.channel.is_agent(second.pid)
+    quiet(first)
+    # Another thread of the one that is registered is no other.
+    assert first.ioctl(HELLO, if_none, pid=first.pid + 1) is not None
+    kernel.session.channel.closed(first.fh)
+    assert second.ioctl(HELLO, if_none) is not None
+    # Whoever does not ask for that takes over.
+    first.hello()
+    with pytest.raises(Refused, match="EPERM"):
+        second.wait()
+
+
 @pytest.mark.parametrize("version", [0, 2, 0xFFFFFFFF])
 def test_another_version_is_refused(kernel: Kernel, version: int) -> None:
     with pytest.raises(Refused, match="EPROTO"):

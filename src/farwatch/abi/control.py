@@ -4,7 +4,7 @@ No socket and no port: the same through /dev/fuse and through a virtqueue, and t
 FUSE header of an ioctl says which thread asks.  Layouts are little endian, names
 are bytes without a NUL, lengths are in bytes.
 
-    HELLO   agent -> server  version, capabilities
+    HELLO   agent -> server  version, flags
             server -> agent  version, fsuid, generation, name of the hidden directory
     WAIT    agent -> server  the batch that is done, an errno for each step that failed, and
                              the outcome of earlier steps that were EINPROGRESS
@@ -48,7 +48,7 @@ HIDDEN_ID = 2
 """Node id of the hidden directory: the place of what the client cannot name."""
 
 HELLO_IN = Struct("<II")
-"""version, capabilities."""
+"""version, flags (``HelloFlag``)."""
 HELLO_OUT = Struct("<IIIH")
 """version, fsuid, generation of every node but the root, length of the hidden name."""
 WAIT_IN = Struct("<QII")
@@ -67,6 +67,14 @@ WATCH_IN = Struct("<III")
 WATCHED = Struct("<QII")
 """node id, generation, mask: the fields of the RFC's FUSE_FSNOTIFY request."""
 WATCHES_PER_MESSAGE = (BUFFER_SIZE - WATCH_IN.size) // WATCHED.size
+
+
+class HelloFlag(IntFlag):
+    """How an agent wants to be registered."""
+
+    IF_NONE = 1
+    """Only if no other agent is, else EBUSY.  So two agents do not replace each other for
+    ever: the one that was replaced asks again in this way, lest the server was restarted."""
 
 
 class BatchFlag(IntFlag):
@@ -190,6 +198,14 @@ def encode_batch(number: int, flags: int, sequence: int, steps: Iterable[Step]) 
     return b"".join(parts)
 
 
+def is_name(name: bytes) -> bool:
+    """Whether it can lead nowhere but to an entry of a directory, or is empty.
+
+    The agent is root in the client: by no name may a server lead it out of the mount.
+    """
+    return b"/" not in name and b"\0" not in name and name != b".."
+
+
 def decode_batch(message: bytes | memoryview) -> tuple[int, int, int, list[Step]]:
     """A batch's number, flags, first sequence and steps.  Raises Malformed."""
     try:
@@ -211,12 +227,15 @@ def _decode_steps(message: bytes, count: int) -> Iterator[Step]:
         end = middle + new_length
         if end > len(message):
             raise Malformed("batch: a name ends outside the message")
+        name, new_name = message[offset + size : middle], message[middle:end]
+        if not (is_name(name) and is_name(new_name)):
+            raise Malformed("batch: a name that is a path")
         yield Step(
             op,
             directory,
-            message[offset + size : middle],
+            name,
             new_directory,
-            message[middle:end],
+            new_name,
             argument,
             token,
             pin,
@@ -319,6 +338,6 @@ def decode_hello(message: bytes | memoryview) -> Hello:
     except struct.error as error:
         raise Malformed(f"HELLO: {error}") from None
     hidden = bytes(message[HELLO_OUT.size : HELLO_OUT.size + length])
-    if len(hidden) != length or not hidden:
-        raise Malformed("HELLO: the hidden directory's name is cut off")
+    if len(hidden) != length or not hidden or not is_name(hidden):
+        raise Malformed("HELLO: the hidden directory's name is cut off, or none")
     return Hello(version, uid, generation, hidden)

@@ -8,12 +8,8 @@ from collections.abc import Iterable
 
 from farwatch.abi import control
 from farwatch.abi.control import Hello, Late, Step, Watched
+from farwatch.agent.endings import NotServed, Replaced
 from farwatch.linux.files import ioctl
-
-
-class NotServed(Exception):
-    """The mount's server is not farwatch's, or will have nothing to do with this agent."""
-
 
 _REASONS = {
     errno.ENOTTY: "its server is not farwatch",
@@ -30,28 +26,42 @@ class Channel:
         self._fd = fd
         self._buffer = ctypes.create_string_buffer(control.BUFFER_SIZE)
 
-    def hello(self) -> Hello:
-        """Registers the calling thread.  Raises NotServed."""
+    def hello(self, flags: int = 0) -> Hello:
+        """Registers the calling thread; ``flags`` are of HelloFlag.
+
+        Raises NotServed, Replaced if IF_NONE is among the flags and another agent is
+        registered, OSError if the server cannot answer at this time.
+        """
         try:
-            return control.decode_hello(
-                self._exchange(control.HELLO, control.HELLO_IN.pack(control.VERSION, 0))
+            hello = control.decode_hello(
+                self._exchange(control.HELLO, control.HELLO_IN.pack(control.VERSION, flags))
             )
         except OSError as error:
-            reason = _REASONS.get(error.errno or 0, error.strerror)
+            if error.errno == errno.EBUSY:
+                raise Replaced from None
+            reason = _REASONS.get(error.errno or 0)
+            if reason is None:
+                raise
             raise NotServed(reason) from None
         except control.Malformed:
             raise NotServed(_REASONS[errno.ENOTTY]) from None
+        if hello.version != control.VERSION or hello.uid != control.FIRST_UID:
+            raise NotServed(_REASONS[errno.EPROTO])
+        return hello
 
     def wait(
         self, done: int, failures: Iterable[tuple[int, int]], late: Iterable[Late] = ()
     ) -> tuple[int, int, int, list[Step]]:
         """Acknowledges a batch and waits for the next: number, flags, sequence, steps.
 
-        Raises OSError: EINTR if a signal came, ENOTCONN or ECONNABORTED if the server
-        is gone.
+        Raises OSError: EINTR if a signal came, one of SERVER_GONE if the server is gone,
+        EPERM if it does not know this agent (any more).
         """
         message = control.encode_wait(done, failures, late)
-        return control.decode_batch(self._exchange(control.WAIT, message))
+        try:
+            return control.decode_batch(self._exchange(control.WAIT, message))
+        except control.Malformed:
+            raise NotServed("its server sends what an agent cannot do") from None
 
     def watch(self, flags: int, microseconds: int, watches: list[Watched]) -> None:
         """Says what is watched in the client.  Raises OSError as ``wait`` does."""

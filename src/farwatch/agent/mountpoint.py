@@ -9,6 +9,7 @@ system alive until the agent lets go of it.
 from __future__ import annotations
 
 import os
+import select
 from types import TracebackType
 from typing import Self
 
@@ -54,6 +55,13 @@ class MountPoint:
             for entry in mounts.parse_mountinfo(b"".join(chunks))
             if entry.device == self.device
         }
+
+    def is_gone(self, seconds: float) -> bool:
+        """Whether it is gone from the client's mounts; after this time if it is not."""
+        poll = select.poll()
+        poll.register(self._table, select.POLLPRI)
+        poll.poll(seconds * 1000)
+        return not self.mount_ids()
 
     def open_visible(self) -> int | None:
         """A new O_PATH descriptor of the mount as the client sees it; None if it is gone.

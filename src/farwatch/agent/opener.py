@@ -41,7 +41,8 @@ class Opener:
 
     def __init__(self, prepare: Callable[[], Perform]) -> None:
         self._prepare = prepare
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._at_end: Callable[[], None] = lambda: None
         self._late: list[_Job] = []
         self._thread = threading.Thread(target=self._run, name="opener", daemon=True)
 
@@ -69,10 +70,14 @@ class Opener:
         self._late = [job for job in self._late if not job.done.is_set()]
         return [(job.sequence, job.result) for job in done]
 
+    def end(self, then: Callable[[], None]) -> None:
+        """End the thread, which calls ``then`` once nothing is under way any more."""
+        self._at_end = then
+        self._jobs.put(None)
+
     def _run(self) -> None:
         perform: Perform | None = None
-        while True:
-            job = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
             try:
                 # Only when it is needed: most clients have no such listener.
                 perform = perform or self._prepare()
@@ -80,3 +85,4 @@ class Opener:
             except OSError as error:
                 job.result = error.errno or errno.EIO
             job.done.set()
+        self._at_end()

@@ -9,6 +9,8 @@ fork of it, the agent a program of its own.  Whatever ends first decides:
                            server's connection ends, and so does the supervisor
     a signal               the supervisor unmounts, and waits for the above
     the agent dies         it is started again
+    another agent          (``farwatch agent MNT``) has the mount until it ends; one of ours
+                           stands by
     the server dies        nothing can answer any more: the mount is taken away
 """
 
@@ -25,6 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from farwatch.agent.endings import Status
 from farwatch.linux import mounts
 from farwatch.mounting.checks import Paths, Refused, mounted_at
 from farwatch.mounting.server import MAX_WRITE, Inherited, Unservable, serve
@@ -116,11 +119,12 @@ class Supervisor:
         self._ready_fd = ready_read
         self._server_fd = os.pidfd_open(self._server)
 
-    def _start_agent(self) -> None:
+    def _start_agent(self, *options: str) -> None:
         if self._agent_fd >= 0:
             os.close(self._agent_fd)
         # -P: a directory named farwatch where we were started is not our program.
-        command = [sys.executable, "-P", "-m", "farwatch.agent", os.fsdecode(self._paths.target)]
+        command = [sys.executable, "-P", "-m", "farwatch.agent", "--quiet", *options]
+        command.append(os.fsdecode(self._paths.target))
         self._agent = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
         )
@@ -187,6 +191,11 @@ class Supervisor:
         status = self._agent.wait()
         if self._is_leaving or mounted_at(self._paths.target) != FSTYPE:
             return -1
+        if status == Status.REPLACED:
+            # To take over in turn would be to go on like that for ever.
+            log.warning("another agent has taken over; starting one that stands by")
+            self._start_agent("--standby")
+            return self._agent_fd
         log.warning("the agent ended (status %d); starting another", status)
         if _ends_within(self._server_fd, _AGENT_RESTART_SECONDS):
             return -1

@@ -5,7 +5,7 @@
        +------- the descriptor is closed ------+  +---- batch ----+
 
 A second HELLO on the same descriptor registers another thread of the same agent; one on
-another descriptor is a new agent, which takes over.
+another descriptor is a new agent, which takes over, or is refused (EBUSY) if it asked to be.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 
 from farwatch.abi import control, fuse
-from farwatch.abi.control import BatchFlag, Malformed
+from farwatch.abi.control import BatchFlag, HelloFlag, Malformed
 from farwatch.events import Mask
 from farwatch.export.nodes import ROOT_ID
 from farwatch.session.delivery import Delivery
@@ -21,14 +21,21 @@ from farwatch.session.interest import Interest
 from farwatch.session.planning import Planner
 from farwatch.session.request import Payload, Request, fail
 from farwatch.session.settings import Settings
+from farwatch.session.view import View
 
 
 class Channel:
     """Who the agent is, and what it says.  Called with the view's lock held."""
 
     def __init__(
-        self, settings: Settings, delivery: Delivery, interest: Interest, planner: Planner
+        self,
+        settings: Settings,
+        view: View,
+        delivery: Delivery,
+        interest: Interest,
+        planner: Planner,
     ) -> None:
+        self._view = view
         self._settings = settings
         self._delivery = delivery
         self._interest = interest
@@ -72,7 +79,7 @@ class Channel:
             self._leave()
 
     def _hello(self, request: Request, fh: int, data: memoryview) -> Payload:
-        version, _ = control.HELLO_IN.unpack_from(data)
+        version, flags = control.HELLO_IN.unpack_from(data)
         if version != control.VERSION:
             raise fail(errno.EPROTO, f"agent speaks version {version}")
         # A request without a thread id (another pid namespace) would stand for anybody.
@@ -80,9 +87,12 @@ class Channel:
             raise fail(errno.EPERM)
         if fh != self._fh:
             if self._fh is not None:
+                if flags & HelloFlag.IF_NONE:
+                    raise fail(errno.EBUSY, "another agent is registered")
                 self._leave()
             self._fh = fh
         self._threads.add(request.pid)
+        self._view.replays(by_agent=True)
         hello = control.Hello(
             control.VERSION,
             control.FIRST_UID,
@@ -122,6 +132,7 @@ class Channel:
         self._delivery.restart()
         self._interest.forget()
         self._planner.agent_left()
+        self._view.replays(by_agent=False)
 
 
 def answered(data: bytes) -> bytes:
