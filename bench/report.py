@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import burst, latency, local
+from bench import burst, latency, local, vhost
 from bench.figures import Spread
 from farwatch import __version__
 
@@ -95,6 +95,26 @@ def show_local(console: Console, rows: Sequence[local.Row]) -> None:
             _spread(row.native_storm),
             _spread(row.farwatch_storm),
             f"{row.storm_ratio:.1f} ×",
+        )
+    console.print(table, "")
+
+
+def show_vhost(console: Console, rows: Sequence[vhost.Row]) -> None:
+    """One line for each kind of request."""
+    console.print(
+        f"[bold]Requests by vhost-user[/bold], {rows[0].c.samples:,} each, µs: the same front "
+        "end before the C virtiofsd (cache=none) and before farwatch's, on one processor"
+    )
+    table = _table(("request", "C virtiofsd", "p99", "farwatch", "p99", "ratio", "more"))
+    for row in rows:
+        table.add_row(
+            row.operation,
+            f"{row.c.median:,.1f}",
+            f"{row.c.p99:,.1f}",
+            f"{row.farwatch.median:,.1f}",
+            f"{row.farwatch.p99:,.1f}",
+            f"{row.ratio:.1f} ×",
+            f"{row.farwatch.median - row.c.median:+,.1f}",
         )
     console.print(table, "")
 

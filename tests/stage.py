@@ -57,6 +57,8 @@ class Stage(ABC):
     """Two views of one directory, and a client that watches the second."""
 
     name: str
+    paces: tuple[float, ...] = (0.003, 0.03, 0.3)
+    """Pauses that keep two changes apart, seconds: where the machine is quiet, and busy."""
 
     def __init__(self, *, reading: bool = False) -> None:
         self._reading = reading
@@ -82,7 +84,7 @@ class Stage(ABC):
         return LocalClient(self.watching, self.name)
 
     def _close_client(self, client: Client | None) -> None:
-        if isinstance(client, LocalClient):
+        if client is not None:
             client.close()
 
     def wait_for_reading(self, mask: int) -> None:

@@ -36,6 +36,28 @@ def test_reading_and_writing(stage: Stage, fd: int) -> None:
     assert export.read_into(fd, [memoryview(first)], 8) == 0
 
 
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 2048, 3000])
+def test_any_number_of_buffers(stage: Stage, fd: int, count: int) -> None:
+    """The kernel takes 1,024 in one call."""
+    export = stage.export
+    content = bytes(number % 251 for number in range(3 * count))
+    whole = memoryview(content)
+    parts = [whole[3 * number : 3 * number + 3] for number in range(count)]
+    assert export.write_from(fd, parts, 5) == len(content)
+    assert (stage.source / "name").read_bytes() == bytes(5) + content
+    found = memoryview(bytearray(len(content) + 3))
+    rooms = [found[3 * number : 3 * number + 3] for number in range(count + 1)]
+    assert export.read_into(fd, rooms, 5) == len(content)
+    assert bytes(found) == content + bytes(3)
+    assert export.read_into(fd, rooms, 5 + len(content) - 2) == 2
+    reading = os.open(stage.source / "name", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            export.write_from(reading, parts, 0)
+    finally:
+        os.close(reading)
+
+
 def test_holes(stage: Stage, fd: int) -> None:
     export = stage.export
     export.fallocate(fd, 0, 0, 4 * BLOCK)

@@ -246,9 +246,9 @@ def opens_anything_in_the_plan(_: str) -> None:
 def pending_is_believed(_: str) -> None:
     """A name is told for good while a replay of it is on its way, and acted on unasked."""
     from farwatch.session.answers import Answers
-    from farwatch.session.view import ENTRY_SECONDS, View
+    from farwatch.session.view import View
 
-    View.found = lambda *_: ENTRY_SECONDS  # type: ignore[method-assign]
+    View.found = lambda *_: 1  # type: ignore[method-assign]
     Answers._must_know = lambda *_: None  # type: ignore[method-assign]
 
 
@@ -334,7 +334,7 @@ def replay_opens_without_backing(_: str) -> None:
 
 def access_mode_unknown(_: str) -> None:
     """How a remote opener has opened a file is not looked for."""
-    from farwatch.mounting import server
+    from farwatch.serving import server
 
     _replace(server, access_mode=lambda *_: None)
 
@@ -376,7 +376,7 @@ def without_passthrough(_: str) -> None:
 def true_mtime_at_modify(_: str) -> None:
     from farwatch.session import answers
 
-    answers._with_impossible_mtime = lambda attributes: attributes
+    answers._impossible = lambda attributes: attributes
 
 
 def no_export_support(_: str) -> None:

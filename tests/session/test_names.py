@@ -369,6 +369,46 @@ def test_odd_names_are_names(kernel: Kernel, name: bytes) -> None:
     assert name in kernel.list()
 
 
+def in_directory(kernel: Kernel, node: int, file: int) -> list[Callable[[], object]]:
+    """Each operation on a name, in a directory."""
+    return [
+        lambda: kernel.lookup("x", node),
+        lambda: kernel.mknod("x", directory=node),
+        lambda: kernel.mkdir("x", directory=node),
+        lambda: kernel.symlink("x", b"target", node),
+        lambda: kernel.link(file, "x", node),
+        lambda: kernel.create("x", directory=node),
+        lambda: kernel.tmpfile(node),
+        lambda: kernel.unlink("x", node),
+        lambda: kernel.rmdir("x", node),
+        lambda: kernel.rename("x", "y", node),
+        lambda: kernel.rename("f", "x", ROOT, node),
+        lambda: kernel.rename("x", "g", node, ROOT),
+        lambda: kernel.rename("f", "x", ROOT, node, NOREPLACE),
+    ]
+
+
+def test_a_removed_directory_has_no_names(kernel: Kernel) -> None:
+    """As on a local disk, for whoever is still in it."""
+    directory, file = kernel.mkdir("d").node, kernel.mknod("f").node
+    kernel.rmdir("d")
+    for act in in_directory(kernel, directory, file):
+        with pytest.raises(Refused, match="ENOENT"):
+            act()
+    with pytest.raises(Refused, match="ESTALE"):
+        kernel.rename("f", "x", directory, 999)
+    assert kernel.lookup("f").node == file
+
+
+def test_a_directory_whose_removal_is_not_told_yet(kernel: Kernel) -> None:
+    """ESTALE makes the VFS walk again: there may be another directory at the name."""
+    directory, file = kernel.mkdir("d").node, kernel.mknod("f").node
+    kernel.disk.do_remove("d")
+    for act in in_directory(kernel, directory, file):
+        with pytest.raises(Refused, match="ESTALE"):
+            act()
+
+
 @pytest.mark.parametrize("node", [0, 2, 3, 15, 999, (1 << 64) - 1])
 def test_unknown_nodes(kernel: Kernel, node: int) -> None:
     kernel.mknod("f")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "mount": "Mount a directory so that watchers see remote changes.",
     "unmount": "Unmount a farwatch mount.",
+    "virtiofsd": "Share a directory with a virtual machine, likewise.",
+    "agent": "Deliver remote changes in a guest.",
     "demo": "Show it: half a minute, in a temporary directory.",
 }
 """Every command and its line in ``farwatch --help``.  The command ``x`` is the

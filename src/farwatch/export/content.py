@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from farwatch.export.anchor import failure
 from farwatch.export.setid import killing_set_id
@@ -19,18 +19,25 @@ __all__ = ["Content"]
 _LIMIT = (1 << 63) - 1
 _MOST_COPIED = 32 << 20
 """Bytes that one copy_file_range may take: it holds up every other request."""
+_MOST_VIEWS = 1024
+"""IOV_MAX of ``linux/uio.h``: what one preadv(2) or pwritev(2) takes."""
 _WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
 
 
 class Content:
-    """Positioned I/O.  Every method may be called by any thread."""
+    """Positioned I/O.  Every method may be called by any thread.
+
+    There may be any number of buffers: for more than 1,024 several calls are made, of
+    which one that moves less than it could is the last; what the first ones have moved
+    counts, whatever becomes of the next.
+    """
 
     @staticmethod
-    def read_into(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def read_into(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Read at ``offset`` into writable buffers; the bytes read, 0 at the end."""
         if offset > _LIMIT:
             raise failure(errno.EINVAL)
-        return os.preadv(fd, buffers, offset)
+        return _moved(os.preadv, fd, buffers, offset)
 
     @staticmethod
     def write_from(
@@ -44,8 +51,8 @@ class Content:
             raise failure(errno.EINVAL)
         if kill_suidgid:
             with killing_set_id():
-                return os.pwritev(fd, buffers, offset)
-        return os.pwritev(fd, buffers, offset)
+                return _moved(os.pwritev, fd, buffers, offset)
+        return _moved(os.pwritev, fd, buffers, offset)
 
     @staticmethod
     def fsync(fd: int, datasync: bool) -> None:
@@ -84,3 +91,26 @@ class Content:
         return files.copy_file_range(
             fd_in, offset_in, fd_out, offset_out, min(length, _MOST_COPIED), flags
         )
+
+
+def _moved(
+    move: Callable[[int, Sequence[memoryview], int], int],
+    fd: int,
+    buffers: Sequence[memoryview],
+    offset: int,
+) -> int:
+    if len(buffers) <= _MOST_VIEWS:
+        return move(fd, buffers, offset)
+    done = 0
+    for start in range(0, len(buffers), _MOST_VIEWS):
+        some = buffers[start : start + _MOST_VIEWS]
+        try:
+            moved = move(fd, some, min(offset + done, _LIMIT))
+        except OSError:
+            if done:
+                break
+            raise
+        done += moved
+        if moved < sum(map(len, some)):
+            break
+    return done

@@ -26,10 +26,13 @@ from farwatch.linux.credentials import acting_as
 
 __all__ = ["Files"]
 
-_CLIENTS = (
-    os.O_ACCMODE | os.O_APPEND | os.O_DIRECT | os.O_SYNC | os.O_DSYNC | os.O_TRUNC | os.O_NOATIME
-)
-"""The flags that a client may choose."""
+_CLIENTS = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | os.O_TRUNC | os.O_NOATIME
+"""The flags that a client may choose.
+
+Not O_DIRECT: with it the client's kernel goes past its own cache, which is what it asks
+for.  Past the cache here as well, a request would fail (EINVAL) that does not happen to
+lie in memory, and in the file, as the disk wants it.
+"""
 _OURS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """O_NONBLOCK: an open against somebody's lease fails with EAGAIN and the lease
 is being broken, where it would else stop the thread for up to 45 s (fcntl(2))."""
@@ -62,8 +65,8 @@ class Files(Anchor):
     ) -> int:
         """Open a regular file.
 
-        Of ``flags`` (open(2)) the access mode and O_APPEND, O_DIRECT, O_SYNC,
-        O_DSYNC, O_TRUNC and O_NOATIME count; O_NONBLOCK is always set.
+        Of ``flags`` (open(2)) the access mode and O_APPEND, O_SYNC, O_DSYNC,
+        O_TRUNC and O_NOATIME count; O_NONBLOCK is always set.
         ``kill_suidgid``: O_TRUNC takes set-id bits away.  ``place`` is where the
         node is thought to be: what is done by this descriptor is told to the
         watchers of that directory, under that name.

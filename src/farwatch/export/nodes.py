@@ -88,11 +88,12 @@ class Node:
 class NodeTable:
     """Node ids and keys of one client, and the tree as it was told."""
 
-    def __init__(self, root_key: Key, generation: int) -> None:
+    def __init__(self, root_key: Key, generation: int, base: int = 0) -> None:
+        """Ids other than the reserved ones are above ``base``."""
         self.generation = generation
         self.root = Node(ROOT_ID, root_key, S_IFDIR)
         self.root.lookups = 1
-        self._next_id = FIRST_ID
+        self._next_id = base + FIRST_ID
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self.by_key: dict[Key, Node] = {root_key: self.root}
         self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()

@@ -38,7 +38,7 @@ from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
 from farwatch.session.replay import AT, KEEPING_NAMES, REMOVES, TO, Replay, Where
 from farwatch.session.request import Payload, Request, fail, names, one_name
-from farwatch.session.view import ENTRY_SECONDS, View, with_links
+from farwatch.session.view import View, with_links
 
 _CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
@@ -46,6 +46,8 @@ _MODIFY = int(Times.MODIFY)
 _FLUSH = int(Opcode.FLUSH)
 _IMPOSSIBLE_NSEC = 999_999_999
 _MTIME_OFFSET = 4 * 8
+_SIZE = struct.Struct("<Q")
+_SIZE_OFFSET = 8
 _MTIME_NSEC_OFFSET = 6 * 8 + 4
 
 
@@ -157,7 +159,7 @@ class Answers:
     def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
         """Good for as long as any look-up's, unless a replay of the name is to follow."""
         is_last = where is not None and self._view.is_settled(where[0], where[1], node)
-        seconds = ENTRY_SECONDS if is_last else 0
+        seconds = self._view.seconds if is_last else 0
         return self._view.entry(node, attributes, seconds, by_replay=True)
 
     def _as_it_was(self, replay: Replay, node: Node) -> bytes:
@@ -260,7 +262,7 @@ class Answers:
         attributes = self._attributes(replay.node)
         replay.done = True
         if replay.node.cached and replay.step.argument == _MODIFY:
-            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _with_impossible_mtime(attributes)
+            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _impossible(attributes)
         return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(replay.node), 0, 0) + attributes
 
     def _open(self, replay: Replay, request: Request) -> Payload:
@@ -294,14 +296,19 @@ def _is(where: Where | None, directory: int, name: bytes) -> bool:
     return where is not None and where[0].id == directory and where[1] == name
 
 
-def _with_impossible_mtime(attributes: bytes) -> bytes:
-    """The same ``fuse_attr`` with an mtime that no file has.
+def _impossible(attributes: bytes) -> bytes:
+    """The same ``fuse_attr`` with an mtime that no file has, and one byte more.
 
-    The client compares times to know that its pages are old, and has just been given
-    the new one: without this a same-size overwrite would stay unread in its cache.
-    The answer is not valid for any time, so nobody is shown it.
+    A client's kernel drops the pages of a file when it hears of another mtime or size, and
+    has just been given the new ones: without this a same-size overwrite would stay unread.
+    The size has it drop them at once, before the event: who has the file mapped asks for
+    nothing.  The mtime has it drop them once more when it asks for attributes, so that what
+    was read in between is not kept either.  The answer is not valid for any time, so nobody
+    is shown it; and the first read that ends short sets the size right.
     """
     changed = bytearray(attributes)
+    (size,) = _SIZE.unpack_from(changed, _SIZE_OFFSET)
+    _SIZE.pack_into(changed, _SIZE_OFFSET, size + 1)
     struct.pack_into("<Q", changed, _MTIME_OFFSET, 1)
     struct.pack_into("<I", changed, _MTIME_NSEC_OFFSET, _IMPOSSIBLE_NSEC)
     return bytes(changed)

@@ -34,6 +34,8 @@ class Attributes:
             Opcode.SETATTR: self.setattr,
             Opcode.READLINK: self.readlink,
             Opcode.STATFS: self.statfs,
+        }
+        self.xattr_handlers: dict[int, Handler] = {
             Opcode.GETXATTR: self.getxattr,
             Opcode.LISTXATTR: self.listxattr,
             Opcode.SETXATTR: self.setxattr,
@@ -64,9 +66,6 @@ class Attributes:
             return self._attr_out(node, self._view.attributes(node, status))
         return self._attr_out(node, self._naming.attributes(node))
 
-    def _attr_out(self, node: Node, attributes: bytes) -> bytes:
-        return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(node), 0, 0) + attributes
-
     def setattr(self, request: Request) -> Payload:
         """SETATTR: chmod, chown, truncate, utimensat."""
         (
@@ -86,6 +85,9 @@ class Attributes:
         place = self._view.place_of(node)
         status = self._export.setattr(node.key, fd, changes, caller(request), place=place)
         return self._attr_out(node, self._view.attributes(node, status))
+
+    def _attr_out(self, node: Node, attributes: bytes) -> bytes:
+        return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(node), 0, 0) + attributes
 
     def readlink(self, request: Request) -> Payload:
         """READLINK."""

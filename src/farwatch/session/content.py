@@ -11,7 +11,7 @@ from farwatch.abi.fuse import Opcode
 from farwatch.export.tree import Export
 from farwatch.session.files import OpenFiles
 from farwatch.session.naming import Naming
-from farwatch.session.request import Handler, Payload, Request, fail
+from farwatch.session.request import Handler, Payload, Placed, Request, fail, first
 from farwatch.session.view import View
 
 _COPY_LIMIT = 0x7FFF_F000
@@ -74,21 +74,24 @@ class Content:
         self._files.get(fuse.FLUSH_IN.unpack_from(request.body)[0])
         return b""
 
-    def read(self, request: Request) -> Payload:
-        """READ: the answer is good until the next one."""
+    def read(self, request: Request) -> Payload | Placed:
+        """READ: straight into the room for it, else the answer is good until the next one."""
         fh, offset, size, *_ = fuse.READ_IN.unpack_from(request.body)
-        view = self._buffer[: min(size, len(self._buffer))]
-        return view[: self._export.read_into(self._files.fd(fh), [view], offset)]
+        size = min(size, len(self._buffer))
+        fd = self._files.fd(fh)
+        if request.room is not None:
+            return Placed(self._export.read_into(fd, first(request.room, size), offset))
+        view = self._buffer[:size]
+        return view[: self._export.read_into(fd, [view], offset)]
 
     def write(self, request: Request) -> Payload:
         """WRITE."""
         fh, offset, size, write_flags, *_ = fuse.WRITE_IN.unpack_from(request.body)
-        data = request.body[fuse.WRITE_IN.size :]
-        if len(data) != size:
+        if sum(map(len, request.data)) != size:
             raise fail(errno.EINVAL)
         kill = bool(write_flags & fuse.WRITE_KILL_SUIDGID)
         fd = self._files.fd(fh)
-        written = self._export.write_from(fd, [data], offset, kill_suidgid=kill)
+        written = self._export.write_from(fd, request.data, offset, kill_suidgid=kill)
         return fuse.WRITE_OUT.pack(written, 0)
 
     def fsync(self, request: Request) -> Payload:

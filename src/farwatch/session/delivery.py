@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -40,7 +41,9 @@ class Delivery:
         view: View,
         armed: dict[int, Replay],
         otherwise: Callable[[Replay, int], list[Replay]],
+        longest_wait: float | None = None,
     ) -> None:
+        """``longest_wait``: seconds after which an idle WAIT is answered by an empty batch."""
         self._view = view
         self._armed = armed
         self._otherwise = otherwise
@@ -49,7 +52,9 @@ class Delivery:
         self._late: dict[int, Replay] = {}
         self._number = 0
         self._first = 0
+        self._longest_wait = longest_wait
         self._parked: int | None = None
+        self._due: float | None = None
         self._interrupted: int | None = None
         self._flags = 0
 
@@ -63,7 +68,16 @@ class Delivery:
         """Whether there is something to say to an agent that waits for it."""
         if self._interrupted is not None:
             return True
-        return self._parked is not None and bool(self._queue or self._flags)
+        return self._parked is not None and bool(self._queue or self._flags or self._is_due)
+
+    @property
+    def due(self) -> float | None:
+        """When a parked WAIT is to be answered whatever happens (``time.monotonic``)."""
+        return self._due if self._parked is not None else None
+
+    @property
+    def _is_due(self) -> bool:
+        return self._due is not None and time.monotonic() >= self._due
 
     def add(self, replays: Iterable[Replay]) -> None:
         """Queue replays that ``View.expect`` has been told of."""
@@ -75,7 +89,7 @@ class Delivery:
 
     def next_answer(self) -> tuple[int, bytes] | None:
         """What a parked WAIT is to be answered, if there is anything: unique, message."""
-        if self._parked is None or not (self._queue or self._flags):
+        if self._parked is None or not (self._queue or self._flags or self._is_due):
             return None
         unique = self._parked
         self._parked = None
@@ -100,6 +114,8 @@ class Delivery:
                 self._disarm(replay)
                 self._queue.extendleft(reversed(self._end(replay, error)))
         self._parked = unique
+        if self._longest_wait is not None:
+            self._due = time.monotonic() + self._longest_wait
 
     def interrupt(self, unique: int) -> None:
         """A signal is to end a request; if that is the parked WAIT, it is interrupted."""

@@ -46,12 +46,20 @@ class _Mode:
 class OpenFiles:
     """File handles of files.  Owns the descriptors; ``close`` closes them all."""
 
-    def __init__(self, backing: BackingFiles | None, noflush: bool) -> None:
+    def __init__(
+        self,
+        backing: BackingFiles | None,
+        noflush: bool,
+        direct: bool = False,
+        base: int = 0,
+    ) -> None:
+        """With ``direct`` nothing of a file is cached; handles are above ``base``."""
         self._backing = backing
         self._flush_flag = Open.NOFLUSH if noflush else 0
+        self._flags = int(self._flush_flag | (Open.DIRECT_IO if direct else 0))
         self._files: dict[int, OpenFile] = {}
         self._modes: dict[int, _Mode] = {}
-        self._next = 1
+        self._next = base + 1
 
     def add(self, node: Node, fd: int) -> bytes:
         """Take over a descriptor; the ``OPEN_OUT`` that tells the client of it.
@@ -60,7 +68,7 @@ class OpenFiles:
         server must take them away on a write.
         """
         backing_id = 0
-        flags = int(self._flush_flag)
+        flags = self._flags
         state = self._modes.get(node.id)
         backed = state.backed if state is not None else not _gives_privileges(fd)
         if self._backing is not None and backed:
@@ -137,9 +145,10 @@ class OpenFiles:
 class OpenDirectories:
     """File handles of directories; a replay's has no directory behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: int = 0) -> None:
+        """Handles are above ``base``."""
         self._directories: dict[int, tuple[Node, Directory | None]] = {}
-        self._next = 1
+        self._next = base + 1
 
     def add(self, node: Node, directory: Directory | None) -> bytes:
         """Take over an open directory; the ``OPEN_OUT`` that tells the client of it."""

@@ -12,10 +12,21 @@ from farwatch.export.nodes import Node
 from farwatch.export.tree import Caller, Export
 from farwatch.session.files import OpenFiles
 from farwatch.session.replay import RENAME_EXCHANGE
-from farwatch.session.request import Handler, Payload, Request, checked, fail, names, one_name
+from farwatch.session.request import (
+    Handler,
+    Payload,
+    Placed,
+    Request,
+    checked,
+    fail,
+    names,
+    one_name,
+)
 from farwatch.session.view import View, decode_device
 
 _DOTS = (b".", b"..")
+_TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)
+"""The second one's id is the first field of either (``fuse_rename_in``, ``fuse_rename2_in``)."""
 
 
 class Naming:
@@ -26,7 +37,7 @@ class Naming:
         self._view = view
         self._nodes = view.nodes
         self._files = files
-        self.handlers: dict[int, Handler] = {
+        handlers: dict[int, Handler] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.MKNOD: self.mknod,
             Opcode.MKDIR: self.mkdir,
@@ -38,6 +49,9 @@ class Naming:
             Opcode.RENAME2: self.rename2,
             Opcode.CREATE: self.create,
             Opcode.TMPFILE: self.tmpfile,
+        }
+        self.handlers = {
+            opcode: self._without_removed(handler) for opcode, handler in handlers.items()
         }
 
     def lookup(self, request: Request) -> Payload:
@@ -60,6 +74,31 @@ class Naming:
         key, status = self._export.lookup(node.key, name)
         parent = self._nodes.obtain(key, status.st_mode)
         return self._view.entry(parent, self._view.attributes(parent, status))
+
+    def _without_removed(self, handler: Handler) -> Handler:
+        """The same, but ENOENT in a directory that the client knows to be removed.
+
+        Its handle leads nowhere any more.  ESTALE would have the VFS walk the path again,
+        and it has no name there; of a directory whose removal the client has not heard of
+        yet ESTALE is the right answer, for there may be another at its name.
+        """
+
+        def answer(request: Request) -> Payload | Placed | None:
+            try:
+                return handler(request)
+            except OSError as error:
+                if error.errno == errno.ESTALE and self._in_removed(request):
+                    raise fail(errno.ENOENT) from None
+                raise
+
+        return answer
+
+    def _in_removed(self, request: Request) -> bool:
+        ids = [request.node]
+        if request.opcode in _TWO_DIRECTORIES:
+            ids += fuse.RENAME_IN.unpack_from(request.body)
+        nodes = [self._nodes.by_id.get(node_id) for node_id in ids]
+        return all(nodes) and any(node.is_dir and node.dead for node in nodes if node)
 
     def tell(self, directory: Node, name: bytes, key: Key, status: os.stat_result) -> Payload:
         """The client learns what a name holds, by the disk."""

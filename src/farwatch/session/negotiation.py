@@ -68,7 +68,7 @@ def negotiate(body: memoryview, settings: Settings) -> tuple[Agreed | None, byte
     offered = low
     if fuse.has_init_ext(minor) and low & Init.INIT_EXT and len(body) >= fuse.INIT_IN.size:
         offered |= fuse.INIT_IN.unpack_from(body)[4] << 32
-    wanted = ALWAYS
+    wanted = ALWAYS & ~settings.refused
     if settings.passthrough and fuse.takes_passthrough(minor):
         wanted |= Init.PASSTHROUGH
     flags = Init(offered & wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from farwatch.abi import fuse
@@ -13,10 +13,20 @@ Payload = bytes | bytearray | memoryview
 """What follows the header of a reply."""
 
 
-class Request(NamedTuple):
-    """The header's fields, and the bytes that follow it.
+class Placed(NamedTuple):
+    """A payload that is where it belongs: the first ``size`` bytes of the request's room."""
 
-    ``body`` is only good until the handler returns.
+    size: int
+
+
+class Request(NamedTuple):
+    """The header's fields, and what follows it.
+
+    ``body``  the arguments; they do not change any more, whoever has sent them
+    ``data``  what a WRITE has behind its arguments; it may change at any moment
+    ``room``  where the content goes that a READ asks for; None if that is to be returned
+
+    All three are only good until the handler returns.
     """
 
     opcode: int
@@ -26,9 +36,11 @@ class Request(NamedTuple):
     gid: int
     pid: int
     body: memoryview
+    data: Sequence[memoryview] = ()
+    room: Sequence[memoryview] | None = None
 
 
-Handler = Callable[[Request], Payload | None]
+Handler = Callable[[Request], Payload | Placed | None]
 """Returns the payload, or None if there is no answer (yet).  Raises OSError with the
 errno to answer, or struct.error for a request that is too short."""
 
@@ -36,6 +48,18 @@ errno to answer, or struct.error for a request that is too short."""
 def fail(number: int, what: str = "") -> OSError:
     """An OSError with this errno, to be raised."""
     return OSError(number, what or os.strerror(number))
+
+
+def first(views: Sequence[memoryview], size: int) -> list[memoryview]:
+    """The first ``size`` bytes of some views: less if there are not so many."""
+    found = []
+    for view in views:
+        if len(view) >= size:
+            found.append(view[:size])
+            break
+        found.append(view)
+        size -= len(view)
+    return found
 
 
 def names(body: memoryview, start: int, count: int) -> list[bytes]:

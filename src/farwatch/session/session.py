@@ -41,7 +41,7 @@ from farwatch.session.naming import Naming
 from farwatch.session.negotiation import Agreed, negotiate
 from farwatch.session.planning import Disk, Planner
 from farwatch.session.replay import Replay, is_reserved
-from farwatch.session.request import Handler, Payload, Request, fail, names
+from farwatch.session.request import Handler, Payload, Placed, Request, fail, first, names
 from farwatch.session.settings import Settings
 from farwatch.session.view import Name, View
 
@@ -82,6 +82,8 @@ _QUIET = frozenset(
 )
 _INIT = int(Opcode.INIT)
 _LOOKUP = int(Opcode.LOOKUP)
+_WRITE = int(Opcode.WRITE)
+_WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
 _OPENDIR = int(Opcode.OPENDIR)
 _GETATTR = int(Opcode.GETATTR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
@@ -114,12 +116,19 @@ class Session:
 
     def _start(self) -> None:
         export, settings = self._export, self._settings
-        self.view = view = View(NodeTable(export.root_key, settings.generation))
+        self.view = view = View(
+            NodeTable(export.root_key, settings.generation, settings.base), settings.caching
+        )
         self.interest = Interest(view.nodes)
         noflush = self.agreed is not None and self.agreed.noflush
         passthrough = self.agreed is not None and self.agreed.passthrough
-        self._files = OpenFiles(self._backing if passthrough else None, noflush)
-        self._directories = OpenDirectories()
+        self._files = OpenFiles(
+            self._backing if passthrough else None,
+            noflush,
+            settings.caching.direct,
+            settings.base,
+        )
+        self._directories = OpenDirectories(settings.base)
         self._naming = Naming(export, view, self._files)
         content = Content(export, view, self._files, self._naming, settings.max_write)
         listing = Listing(export, view, self._directories, self._naming)
@@ -132,14 +141,17 @@ class Session:
             ReplayOpens(self._files, self._directories),
             self._is_agent,
         )
-        self.delivery = Delivery(view, self._answers.armed, self._planner.otherwise)
-        self.channel = Channel(settings, self.delivery, self.interest, self._planner)
+        self.delivery = Delivery(
+            view, self._answers.armed, self._planner.otherwise, settings.longest_wait
+        )
+        self.channel = Channel(settings, view, self.delivery, self.interest, self._planner)
         view.cancel = self._cancel
         self._scan_asked = 0.0
         self._prunes = self.agreed is not None and fuse.has_prune(self.agreed.minor)
         self._handlers: dict[int, Handler] = {
             **self._naming.handlers,
             **attributes.handlers,
+            **(attributes.xattr_handlers if settings.xattrs else {}),
             **content.quick,
             **content.slow,
             **listing.handlers,
@@ -151,9 +163,18 @@ class Session:
 
     # The server's thread ---------------------------------------------------------
 
-    def receive(self, data: memoryview) -> Reply | None:
+    def receive(
+        self,
+        data: memoryview,
+        payload: Sequence[memoryview] | None = None,
+        room: Sequence[memoryview] | None = None,
+    ) -> Reply | None:
         """Answers one request; None if it has no answer, or none yet.
 
+        ``data`` is the whole request, and does not change meanwhile.  A transport that has
+        content elsewhere spares a copy of it: it gives a WRITE's in ``payload``, and
+        ``data`` ends with the arguments; and a READ may put it in ``room``, then the reply
+        is no more than its header, which counts what is in the room.
         Never raises for anything that the bytes say.
         """
         try:
@@ -162,9 +183,15 @@ class Session:
             log.debug("a request of %d bytes has no header; it cannot be answered", len(data))
             return None
         body = data[fuse.IN_HEADER.size : length]
-        request = Request(opcode, unique, node, uid, gid, pid, body)
+        if opcode == _WRITE:
+            payload = _written(data, length, payload)
+            request = Request(
+                opcode, unique, node, uid, gid, pid, body[: fuse.WRITE_IN.size], payload
+            )
+        else:
+            request = Request(opcode, unique, node, uid, gid, pid, body, (), room)
         try:
-            payload = self._dispatch(request)
+            answer = self._dispatch(request)
         except OSError as error:
             return None if opcode in _NO_REPLY else _failed(unique, error.errno or errno.EIO)
         except (struct.error, ValueError) as error:
@@ -174,11 +201,11 @@ class Session:
         except Exception:
             log.exception("opcode %d failed; this is a fault of farwatch's", opcode)
             return None if opcode in _NO_REPLY else _failed(unique, errno.EIO)
-        if payload is None:
+        if answer is None:
             return None
-        return _replied(unique, payload)
+        return _replied(unique, answer)
 
-    def _dispatch(self, request: Request) -> Payload | None:
+    def _dispatch(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
         if opcode == _INIT:
             return self._init(request)
@@ -189,9 +216,7 @@ class Session:
                 if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
                     self.prunable.set()
                 return self._marked(request)
-        handler = self._handlers.get(opcode)
-        if handler is None:
-            raise fail(errno.ENOSYS)
+        handler = self._handler(opcode)
         if opcode in _WITHOUT_LOCK:
             return handler(request)
         with self.view.lock:
@@ -199,7 +224,13 @@ class Session:
                 self._note_activity()
             return handler(request)
 
-    def _marked(self, request: Request) -> Payload | None:
+    def _handler(self, opcode: int) -> Handler:
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            raise fail(errno.ENOSYS)
+        return handler
+
+    def _marked(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
         self.view.digested(request.pid)
         if opcode == _LOOKUP:
@@ -216,7 +247,7 @@ class Session:
             self._answers.hear_of_last_link(request)
         armed = opcode == _OPENDIR and self._answers.opens_directory(request)
         if opcode in _HARMLESS and not armed:
-            return self._handlers[opcode](request)
+            return self._handler(opcode)(request)
         return self._answers.answer(request)
 
     def _hidden_directory(self, parent: int, name: bytes) -> Node | None:
@@ -256,8 +287,9 @@ class Session:
 
     def _releasedir(self, request: Request) -> Payload:
         fh = fuse.RELEASE_IN.unpack_from(request.body)[0]
-        self._directories.release(fh)
+        # The agent's may be one of a server that has died, and so unknown as a directory.
         self.channel.closed(fh)
+        self._directories.release(fh)
         return b""
 
     def _interrupt(self, request: Request) -> Payload | None:
@@ -304,6 +336,11 @@ class Session:
             return None
         return _replied(answer[0], answered(answer[1]))
 
+    @property
+    def due(self) -> float | None:
+        """When ``answer`` is to be asked though nothing happens (``time.monotonic``)."""
+        return self.delivery.due
+
     # The pruner's thread ---------------------------------------------------------
 
     def take_prunable(self) -> list[int]:
@@ -328,7 +365,18 @@ class Session:
             self._directories.close()
 
 
-def _replied(unique: int, payload: Payload) -> Reply:
+def _written(
+    data: memoryview, length: int, payload: Sequence[memoryview] | None
+) -> Sequence[memoryview]:
+    """What a WRITE has behind its arguments, no more than its header tells of."""
+    if payload is None:
+        return (data[_WRITE_END:length],)
+    return first(payload, max(0, length - len(data)))
+
+
+def _replied(unique: int, payload: Payload | Placed) -> Reply:
+    if isinstance(payload, Placed):
+        return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size + payload.size, 0, unique),)
     return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size + len(payload), 0, unique), payload)
 
 

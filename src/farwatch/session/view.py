@@ -27,16 +27,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from stat import S_IFDIR
+from stat import S_IFDIR, S_ISREG
 
 from farwatch.abi import fuse
 from farwatch.abi.control import HIDDEN_ID
 from farwatch.events import Place
 from farwatch.export.nodes import Node, NodeTable
 from farwatch.session.replay import Replay
+from farwatch.session.settings import FILE_SECONDS, Caching
 
-ENTRY_SECONDS = 1
-ATTR_SECONDS = 1
 STRAY_SECONDS = 2.0
 _MOST_SEEN = 1 << 16
 _BILLION = 1_000_000_000
@@ -104,9 +103,11 @@ def with_links(attributes: bytes, nlink: int) -> bytes:
 class View:
     """What the client kernel has been told; see the top of the file."""
 
-    def __init__(self, nodes: NodeTable) -> None:
+    def __init__(self, nodes: NodeTable, caching: Caching) -> None:
         self.lock = threading.Lock()
         self.nodes = nodes
+        self._caching = caching
+        self.replays(by_agent=False)
         self.hidden = Node(HIDDEN_ID, b"", S_IFDIR)
         self.pending: dict[Name, list[Replay]] = {}
         self.cancel: Callable[[Replay, Name], None] | None = None
@@ -123,6 +124,19 @@ class View:
         self._seen: dict[Name, int] = {}
 
     # What the client may be told -------------------------------------------------
+
+    def replays(self, *, by_agent: bool) -> None:
+        """Whether an agent keeps what is cached right, from now on."""
+        caching = self._caching
+        self.seconds = caching.replayed if by_agent else caching.seconds
+        """For how long a name is believed."""
+        self._file_seconds = min(self.seconds, FILE_SECONDS)
+
+    def attr_seconds(self, node: Node) -> int:
+        """For how many seconds the client may believe what it is told of a node."""
+        if node in self._undigested.values():
+            return 0
+        return self._file_seconds if S_ISREG(node.mode) else self.seconds
 
     def links(self, node: Node, on_disk: int) -> int:
         """The link count to tell of a node that has ``on_disk`` links.
@@ -141,10 +155,6 @@ class View:
         node.attr = attributes = pack_attributes(status, nlink)
         return attributes
 
-    def attr_seconds(self, node: Node) -> int:
-        """For how many seconds the client may believe what it is told of a node."""
-        return 0 if node in self._undigested.values() else ATTR_SECONDS
-
     def last_attributes(self, node: Node) -> bytes:
         """``fuse_attr`` to tell of a node whose inode is gone."""
         nlink = 0 if node.dead else max(node.unlinks, 1)
@@ -157,10 +167,15 @@ class View:
         self,
         node: Node,
         attributes: bytes,
-        seconds: int = ENTRY_SECONDS,
+        seconds: int | None = None,
         by_replay: bool = False,
     ) -> bytes:
-        """``fuse_entry_out``: counts as a look-up that the client will forget again."""
+        """``fuse_entry_out``: counts as a look-up that the client will forget again.
+
+        ``seconds`` is 0 for what is good for one use.
+        """
+        if seconds is None:
+            seconds = self.seconds
         node.lookups += 1
         if by_replay:
             if node.lookups == 1:
@@ -192,12 +207,12 @@ class View:
         if told is node:
             if self._strays:
                 self._strays.pop(at, None)
-            return ENTRY_SECONDS
+            return self.seconds
         if self._is_news(told, node) or self._stray(at, node):
             self.nodes.tell(directory, name, node)
             self._note_seen(at)
             self._strays.pop(at, None)
-            return ENTRY_SECONDS
+            return self.seconds
         return 0
 
     def _note_seen(self, at: Name) -> None:

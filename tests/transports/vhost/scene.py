@@ -21,7 +21,7 @@ from typing import Self
 
 from farwatch.session.request import Payload
 from farwatch.session.session import Session
-from farwatch.transports.vhost.backend import Backend, Receive
+from farwatch.transports.vhost.backend import Backend, Receive, Views
 from farwatch.transports.vhost.frontend import Frontend, Pending
 from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
@@ -30,6 +30,15 @@ from tests.session import kernel as k
 
 MAX_WRITE = 1 << 17
 ROOM = MAX_WRITE + 4096
+
+
+def whole(answer: Callable[[memoryview], Sequence[Payload] | None]) -> Receive:
+    """``receive`` by a function that takes each request in one piece."""
+
+    def receive(data: memoryview, payload: Views, room: Views) -> Sequence[Payload] | None:
+        return answer(memoryview(b"".join((data, *(payload or ())))))
+
+    return receive
 
 
 class Server:

@@ -17,7 +17,7 @@ from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
 from farwatch.transports.vhost.state import Options
 from tests.session import kernel as k
-from tests.transports.vhost.scene import Server, eventually, joined
+from tests.transports.vhost.scene import Server, eventually, joined, whole
 
 Reply = Sequence[Payload]
 
@@ -49,7 +49,9 @@ class Pair:
     ) -> None:
         self.seen: list[bytes] = []
         self._answer = answer
-        self.server = Server(self.receive, lambda: None, options or Options(max_request=1 << 16))
+        self.server = Server(
+            whole(self.receive), lambda: None, options or Options(max_request=1 << 16)
+        )
         self.frontend = Frontend(self.server.connect())
         self.frontend.negotiate(features)
         queues = self.server.backend.options.queues

@@ -19,7 +19,7 @@ from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
 from farwatch.transports.vhost.state import Options
 from tests.session import kernel as k
-from tests.transports.vhost.scene import Server, eventually, open_descriptors
+from tests.transports.vhost.scene import Server, eventually, open_descriptors, whole
 from tests.transports.vhost.test_fuse import Reply, echo, number_of, ok, opcode_of
 
 OPTIONS = Options(max_request=1 << 16)
@@ -44,7 +44,7 @@ def servers() -> Iterator[Callable[[Callable[[memoryview], Reply | None]], Serve
     made: list[Server] = []
 
     def make(answer: Callable[[memoryview], Reply | None]) -> Server:
-        made.append(Server(answer, lambda: None, OPTIONS))
+        made.append(Server(whole(answer), lambda: None, OPTIONS))
         return made[-1]
 
     yield make

@@ -6,6 +6,9 @@ session parks keeps its chain until ``send`` brings the reply, from any thread.
 
 The session's side is that of /dev/fuse: ``receive`` answers one request or None, ``after``
 is called after each, and ``send`` takes a reply, or a notification, whenever there is one.
+
+A front end that keeps what is in flight (inflight.py) may go on with another back end, and
+its driver does not say INIT again.  So INIT is kept there as well, and is said in its place.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import logging
 import socket
 import struct
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -27,26 +30,37 @@ from farwatch.transports.vhost.chain import Chain
 from farwatch.transports.vhost.channel import Channel
 from farwatch.transports.vhost.device import Device
 from farwatch.transports.vhost.errors import PeerGone, ProtocolError
+from farwatch.transports.vhost.notices import Notices
 from farwatch.transports.vhost.poller import Poller
 from farwatch.transports.vhost.queue import Queue
+from farwatch.transports.vhost.recovery import REPEATABLE, Continuity
 from farwatch.transports.vhost.state import Options
 
 log = logging.getLogger(__name__)
 
-Receive = Callable[[memoryview], Sequence[Payload] | None]
+Views = Sequence[memoryview] | None
+Receive = Callable[[memoryview, Views, Views], Sequence[Payload] | None]
+"""Answers one request: ``Session.receive``, with a WRITE's payload and a READ's room."""
 
 _AT_ONCE = 64
 """Requests of one queue, before the others and the socket have their turn."""
-_MOST_NOTICES = 4096
-"""Notifications that wait for the driver's buffers."""
 _HEADER = fuse.OUT_HEADER.size
 _ABOUT = struct.Struct("<4xIQ")
 """Of a request's header: opcode and unique."""
 _UNIQUE = struct.Struct("<8xQ")
 _SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))
+_INIT = int(Opcode.INIT)
+_DESTROY = int(Opcode.DESTROY)
+_READ = int(Opcode.READ)
+_WRITE = int(Opcode.WRITE)
+_WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
 _INTERRUPT = int(Opcode.INTERRUPT)
 """Has an answer only if it is refused."""
 _INTERRUPT_BIT = 1
+
+
+def _nothing() -> None:
+    return None
 
 
 class _Parked(NamedTuple):
@@ -65,22 +79,36 @@ class Backend:
         self._lock = threading.RLock()
         """For the used rings, and what ``send`` meets of them."""
         self._parked: dict[int, _Parked] = {}
-        self._notices: deque[Sequence[Payload]] = deque()
+        self._notices = Notices(self._lock)
         self._busy: dict[Queue, None] = {}
         self._device: Device | None = None
         self._channel: Channel | None = None
         self._receive: Receive = _refuse
         self._after: Callable[[], None] = _nothing
-        self._buffer = memoryview(bytearray(self.options.max_request))
+        self._continuity = Continuity(0, lambda _: None)
         self._is_stopped = False
         self._is_over = False
 
-    def serve(self, connection: socket.socket, receive: Receive, after: Callable[[], None]) -> None:
+    def serve(
+        self,
+        connection: socket.socket,
+        receive: Receive,
+        after: Callable[[], None],
+        *,
+        due: Callable[[], float | None] = _nothing,
+        instance: int = 0,
+    ) -> None:
         """Serves until the front end is gone or ``stop`` is called; closes the connection.
 
+        ``due`` is the time (``time.monotonic``) at which ``after`` is to be called though
+        nothing happens, asked for while a request is parked; None for never.
+        ``instance`` tells the session behind ``receive`` from any other.
         A front end that breaks the protocol is let go as well, with a line in the log.
         """
         self._receive, self._after = receive, after
+        self._continuity = Continuity(
+            instance, lambda request: receive(memoryview(request), None, None)
+        )
         channel = self._channel = Channel(connection)
         device = self._device = Device(
             self.options, self._poller, self._lock, self._kicked, self._drain
@@ -89,9 +117,8 @@ class Backend:
         self._poller.add(channel.fileno(), self._on_message)
         try:
             while not (self._is_stopped or self._is_over):
-                self._poller.wait(block=not self._busy)
-                if self._notices:
-                    self._send_notices()
+                self._wait(due)
+                self._notices.send(device.state.notifications)
                 busy, self._busy = self._busy, {}
                 for queue in busy:
                     self._take(queue)
@@ -99,8 +126,20 @@ class Backend:
             self._poller.remove(channel.fileno())
             self._busy.clear()
             device.close()
+            self._continuity.use(None)
             self._abandon()
             channel.close()
+
+    def _wait(self, due: Callable[[], float | None]) -> None:
+        when = due() if self._parked else None
+        if self._busy:
+            self._poller.wait(0)
+        elif when is None:
+            self._poller.wait(None)
+        else:
+            self._poller.wait(max(when - time.monotonic(), 0))
+        if when is not None and time.monotonic() >= when:
+            self._after()
 
     def stop(self) -> None:
         """Have ``serve`` return.  From any thread."""
@@ -119,7 +158,10 @@ class Backend:
         """
         (unique,) = _UNIQUE.unpack_from(reply[0])
         if not unique:
-            self._notify(reply)
+            device = self._device
+            if device is not None and device.state.notifications is not None:
+                self._notices.add(reply)
+                self._poller.wake()
             return
         with self._lock:
             parked = self._parked.pop(unique, None)
@@ -145,6 +187,7 @@ class Backend:
             log.warning("the front end is let go: %s", error)
             self._is_over = True
             return
+        self._continuity.use(device.state.inflight)
         # A queue may have been started or enabled, and kicked long before.
         self._busy.update((queue, None) for queue in device.state.queues if queue.takes_requests)
 
@@ -157,6 +200,10 @@ class Backend:
         device = self._device
         if device is not None and queue is device.state.notifications:
             return
+        while queue.is_recovering:
+            chain = queue.pop()
+            if chain is not None:
+                self._answer_again(queue, chain)
         for _ in range(_AT_ONCE):
             chain = queue.pop()
             if chain is None:
@@ -169,13 +216,14 @@ class Backend:
             log.debug("a request of %d bytes has no header", chain.length)
             self._complete(queue, chain, ())
             return
-        data = chain.request(self._buffer)
+        request, payload = _taken(chain)
+        data = memoryview(request)
         opcode, unique = _ABOUT.unpack_from(data)
         if opcode in _SILENT:
-            self._receive(data)
+            self._receive(data, None, None)
             self._complete(queue, chain, ())
         elif opcode == _INTERRUPT:
-            refusal = self._receive(data)
+            refusal = self._receive(data, None, None)
             self._complete(queue, chain, _fitting(refusal or (), unique, chain))
         elif chain.room < _HEADER or not unique:
             log.debug("no room for an answer to opcode %d, or nobody to answer", opcode)
@@ -186,11 +234,25 @@ class Backend:
         else:
             # Before it is asked: the answer may come from another thread at once.
             self._parked[unique] = _Parked(queue, chain)
-            reply = self._receive(data)
+            room = chain.room_behind(_HEADER) if opcode == _READ else None
+            reply = self._receive(data, payload, room)
             if reply is not None:
+                if opcode == _INIT or opcode == _DESTROY:
+                    self._continuity.note(bytes(data) if opcode == _INIT else b"", reply)
                 self._parked.pop(unique, None)
                 self._complete(queue, chain, _fitting(reply, unique, chain))
         self._after()
+
+    def _answer_again(self, queue: Queue, chain: Chain) -> None:
+        """A request that a back end had taken before it died; see recovery.py."""
+        if chain.length >= fuse.IN_HEADER.size:
+            opcode, unique = _ABOUT.unpack(chain.split(_ABOUT.size)[0])
+            if opcode not in REPEATABLE:
+                log.info("opcode %d may have been done already: its outcome is unknown", opcode)
+                reply = _failed(unique, errno.EIO) if chain.room >= _HEADER else ()
+                self._complete(queue, chain, reply)
+                return
+        self._answer(queue, chain)
 
     def _complete(self, queue: Queue, chain: Chain, reply: Sequence[Payload]) -> None:
         with self._lock:
@@ -225,38 +287,21 @@ class Backend:
             header = fuse.IN_HEADER.pack(
                 size, _INTERRUPT, unique ^ _INTERRUPT_BIT, 0, 0, 0, 0, 0, 0
             )
-            self._receive(memoryview(header + fuse.INTERRUPT_IN.pack(unique)))
+            self._receive(memoryview(header + fuse.INTERRUPT_IN.pack(unique)), None, None)
             self._after()
 
-    # Notifications ---------------------------------------------------------------
 
-    def _notify(self, notice: Sequence[Payload]) -> None:
-        with self._lock:
-            device = self._device
-            queue = device.state.notifications if device is not None else None
-            if queue is None:
-                return
-            if len(self._notices) == _MOST_NOTICES:
-                log.warning("the driver gives no buffers: a notification is lost")
-                return
-            self._notices.append([bytes(part) for part in notice])
-        self._poller.wake()
+def _taken(chain: Chain) -> tuple[bytes, list[memoryview] | None]:
+    """The request and, apart from it and where it is, what a WRITE has behind its arguments.
 
-    def _send_notices(self) -> None:
-        """Puts what waits into buffers of the driver's, as far as there are any."""
-        device = self._device
-        queue = device.state.notifications if device is not None else None
-        while queue is not None and self._notices:
-            chain = queue.pop()
-            if chain is None:
-                return
-            size = sum(map(len, self._notices[0]))
-            if size > chain.room:
-                log.debug("a notification of %d bytes, room for %d", size, chain.room)
-                self._complete(queue, chain, ())
-                self._notices.popleft()
-                continue
-            self._complete(queue, chain, self._notices.popleft())
+    The rest is copied, and once, so that it stays as it was when it was looked at.
+    """
+    if chain.length <= _WRITE_END:
+        return chain.request(), None
+    data, behind = chain.split(_WRITE_END)
+    if _ABOUT.unpack_from(data)[0] == _WRITE:
+        return data, behind
+    return b"".join((data, *behind)), None
 
 
 def _fitting(reply: Sequence[Payload], unique: int, chain: Chain) -> Sequence[Payload]:
@@ -271,9 +316,5 @@ def _failed(unique: int, number: int) -> Sequence[Payload]:
     return (fuse.OUT_HEADER.pack(_HEADER, -number, unique),)
 
 
-def _refuse(data: memoryview) -> None:
-    return None
-
-
-def _nothing() -> None:
+def _refuse(data: memoryview, payload: Views, room: Views) -> None:
     return None

@@ -1,4 +1,8 @@
-"""One request in a ring: what the device may read, and what it may write to."""
+"""One request in a ring: what the device may read, and what it may write to.
+
+All of it is the guest's memory, which the guest may change at any moment.  So what is
+looked at is copied first, once; only content goes to and from files as it is.
+"""
 
 from __future__ import annotations
 
@@ -19,47 +23,56 @@ class Chain:
 
     __slots__ = ("head", "length", "readable", "room", "writable")
 
-    def __init__(self, head: int) -> None:
+    def __init__(
+        self,
+        head: int,
+        readable: list[memoryview],
+        writable: list[memoryview],
+        length: int,
+        room: int,
+    ) -> None:
         self.head = head
-        self.readable: list[memoryview] = []
-        self.writable: list[memoryview] = []
-        self.length = 0
-        self.room = 0
+        self.readable = readable
+        self.writable = writable
+        self.length = length
+        self.room = room
 
-    def request(self, buffer: memoryview) -> memoryview:
-        """The request in one piece.
+    def request(self) -> bytes:
+        """A copy of the request."""
+        return b"".join(self.readable)
 
-        If it is in one piece already, that is the guest's memory itself, which may change
-        at any moment; else a copy of it in ``buffer``.  The caller has seen to it that it fits.
-        """
-        if len(self.readable) == 1:
-            return self.readable[0]
-        end = 0
-        for view in self.readable:
-            start = end
-            end += len(view)
-            buffer[start:end] = view
-        return buffer[:end]
+    def split(self, size: int) -> tuple[bytes, list[memoryview]]:
+        """A copy of the request's first ``size`` bytes, and views of the others."""
+        before, behind = _divided(self.readable, size)
+        return b"".join(before), behind
 
-    def write(self, parts: Sequence[Payload]) -> int:
-        """Writes a reply, which must not be larger than the room; the bytes written."""
-        written = 0
-        views = iter(self.writable)
-        view = next(views, None)
-        used = 0
-        for part in parts:
-            size = len(part)
-            done = 0
-            while done < size and view is not None:
-                step = min(size - done, len(view) - used)
-                if step == size:
-                    view[used : used + step] = part
-                else:
-                    view[used : used + step] = memoryview(part)[done : done + step]
-                done += step
-                used += step
-                if used == len(view):
-                    view = next(views, None)
-                    used = 0
-            written += done
-        return written
+    def room_behind(self, size: int) -> list[memoryview]:
+        """The room without its first ``size`` bytes."""
+        first = self.writable[0]
+        if len(first) == size:
+            return self.writable[1:]
+        return _divided(self.writable, size)[1]
+
+    def write(self, parts: Sequence[Payload]) -> None:
+        """Writes a reply, which must not be larger than the room."""
+        data = b"".join(parts)
+        views, size = self.writable, len(data)
+        done = 0
+        for view in views:
+            end = done + len(view)
+            if end >= size:
+                view[: size - done] = data[done:]
+                return
+            view[:] = data[done:end]
+            done = end
+
+
+def _divided(
+    views: Sequence[memoryview], size: int
+) -> tuple[Sequence[memoryview], list[memoryview]]:
+    for place, view in enumerate(views):
+        if size < len(view):
+            before = [*views[:place], view[:size]]
+            return before, [view[size:], *views[place + 1 :]]
+        size -= len(view)
+    return views, []

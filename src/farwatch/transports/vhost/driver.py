@@ -77,6 +77,21 @@ class DriverRing:
 
     def add(self, buffers: Sequence[Buffer], *, indirect: bool | None = None) -> int:
         """Exposes a chain; its head.  Raises MemoryError if the queue is full."""
+        head, indices, table = self._put(buffers, indirect)
+        self._chains[head] = indices
+        if table is not None:
+            self._tables[head] = table
+        self.expose(head)
+        return head
+
+    def reserve(self, buffers: Sequence[Buffer]) -> int:
+        """A chain to be exposed time and again, which ``take`` leaves as it is; its head."""
+        return self._put(buffers, None)[0]
+
+    def _put(
+        self, buffers: Sequence[Buffer], indirect: bool | None
+    ) -> tuple[int, list[int], tuple[int, int] | None]:
+        table = None
         if indirect is None:
             indirect = self.is_indirect and len(buffers) > 1
         count = 1 if indirect else len(buffers)
@@ -85,19 +100,17 @@ class DriverRing:
         indices = [self._free.pop() for _ in range(count)]
         if indirect:
             size = virtio.DESCRIPTOR.size * len(buffers)
-            table = self.memory.allocate(size)
-            self.memory.write(table, _table(buffers, range(len(buffers))))
-            self._tables[indices[0]] = (table, size)
-            self.descriptor(indices[0], table, size, Descriptor.INDIRECT)
+            address = self.memory.allocate(size)
+            table = (address, size)
+            self.memory.write(address, _table(buffers, range(len(buffers))))
+            self.descriptor(indices[0], address, size, Descriptor.INDIRECT)
         else:
             packed = _table(buffers, indices)
             for place, index in enumerate(indices):
                 self.areas.descriptors[16 * index : 16 * index + 16] = packed[
                     16 * place : 16 * place + 16
                 ]
-        self._chains[indices[0]] = indices
-        self.expose(indices[0])
-        return indices[0]
+        return indices[0], indices, table
 
     def descriptor(
         self, index: int, address: int, size: int, flags: int, following: int = 0

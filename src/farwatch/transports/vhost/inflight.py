@@ -6,6 +6,11 @@ specification, split virtqueues), one region a queue:
 
     features u64, version u16, descriptors u16, last batch's head u16, used index u16
     for each descriptor: inflight u8, 5 bytes, next u16, counter u64
+
+Behind the regions, in a buffer that is made here, stands what else the next back end has
+to know, since the driver will not say it again: the INIT that was agreed on.
+
+    magic 8 bytes, instance u64, length u32, 4 bytes, the request
 """
 
 from __future__ import annotations
@@ -25,6 +30,11 @@ _VERSION = 1
 _ALIGN = 64
 _BATCH, _USED = 12, 14
 """Offsets of the last batch's head and of the used index."""
+_NOTE = Struct("<8sQI4x")
+_MAGIC = b"farwatch"
+_NOTE_SIZE = 256
+_LENGTH = Struct("<I")
+_LENGTH_OFFSET = 16
 
 
 def region_size(queue_size: int) -> int:
@@ -42,7 +52,8 @@ class InflightBuffer:
     @classmethod
     def create(cls, queues: int, queue_size: int) -> tuple[InflightBuffer, int, Inflight]:
         """A new one, its descriptor (the caller's), and how to describe it."""
-        place = _checked(Inflight(queues * region_size(queue_size), 0, queues, queue_size))
+        size = queues * region_size(queue_size) + _NOTE_SIZE
+        place = _checked(Inflight(size, 0, queues, queue_size))
         fd = os.memfd_create("inflight", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, place.mmap_size)
@@ -62,6 +73,36 @@ class InflightBuffer:
             raise ProtocolError(f"inflight: no room for queue {index} of size {queue_size}")
         start = index * region_size(self._place.queue_size)
         return QueueLog(self._view[start : start + region_size(queue_size)], queue_size)
+
+    def note(self, instance: int, request: bytes) -> None:
+        """Keeps an INIT for the next back end; an empty one takes it back.
+
+        ``instance`` says who has agreed to it.  A request that is too long is not kept.
+        """
+        view = self._note_view()
+        if view is None or len(request) > _NOTE_SIZE - _NOTE.size:
+            return
+        # Without a length it is none, until all of it is there.
+        _NOTE.pack_into(view, 0, _MAGIC, instance, 0)
+        view[_NOTE.size : _NOTE.size + len(request)] = request
+        if barriers.WEAK:
+            barriers.full()
+        _LENGTH.pack_into(view, _LENGTH_OFFSET, len(request))
+
+    def noted(self) -> tuple[int, bytes] | None:
+        """The instance and the INIT that were kept, if any were."""
+        view = self._note_view()
+        if view is None:
+            return None
+        magic, instance, length = _NOTE.unpack_from(view)
+        if magic != _MAGIC or not 0 < length <= _NOTE_SIZE - _NOTE.size:
+            return None
+        return instance, bytes(view[_NOTE.size : _NOTE.size + length])
+
+    def _note_view(self) -> memoryview | None:
+        start = self._place.queues * region_size(self._place.queue_size)
+        view = self._view[start : start + _NOTE_SIZE]
+        return view if len(view) == _NOTE_SIZE else None
 
 
 def _checked(place: Inflight) -> Inflight:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 from farwatch.abi.vhost_user import MemoryRegion
 from farwatch.transports.vhost.errors import BadAddress, ProtocolError
 
+_NOTHING = (0, 0, memoryview(b""))
 MAX_SLOTS = 509
 """Regions that a table may have."""
 
@@ -92,6 +93,8 @@ class Memory:
         self._by_user = by_user
         self._guest_starts = [start for start, _, _ in by_guest]
         self._user_starts = [start for start, _, _ in by_user]
+        self.largest = max(by_guest, key=lambda span: span[1] - span[0], default=_NOTHING)
+        """The largest region: where its guest addresses begin and end, and its bytes."""
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -107,8 +110,8 @@ class Memory:
             raise ProtocolError(f"no region at guest address {place.guest_address:#x}")
         return type(self)(left)
 
-    def guest(self, address: int, length: int) -> memoryview | list[memoryview]:
-        """What is at a guest address: one view, or a list of those that make it up.
+    def guest(self, address: int, length: int) -> list[memoryview]:
+        """What is at a guest address: the views that make it up, mostly one.
 
         Raises BadAddress.
         """
@@ -117,7 +120,7 @@ class Memory:
             raise BadAddress("guest", address, length)
         start, end, view = self._by_guest[place]
         if address + length <= end:
-            return view[address - start : address - start + length]
+            return [view[address - start : address - start + length]]
         found = []
         at, left = address, length
         while left:

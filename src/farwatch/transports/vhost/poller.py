@@ -31,9 +31,12 @@ class Poller:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def wait(self, *, block: bool) -> None:
-        """Waits if nothing is readable and ``block`` is set; calls what is to be called."""
-        for fd, _ in self._epoll.poll(-1 if block else 0):
+    def wait(self, seconds: float | None) -> None:
+        """Waits so long for something to be readable; calls what is to be called.
+
+        None waits for as long as it takes.
+        """
+        for fd, _ in self._epoll.poll(seconds):
             if fd == self._wake:
                 os.eventfd_read(fd)
                 continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from struct import Struct
 
 from farwatch.abi import virtio
 from farwatch.abi.vhost_user import VringAddress
@@ -25,6 +26,9 @@ from farwatch.transports.vhost.poller import Poller
 from farwatch.transports.vhost.vring import Areas, Vring
 
 log = logging.getLogger(__name__)
+
+_LENGTH = Struct("<I")
+"""What a reply's header begins with: the reply's bytes, its own included."""
 
 
 class Queue:
@@ -59,6 +63,11 @@ class Queue:
     def takes_requests(self) -> bool:
         """Whether ``pop`` may give something."""
         return self._ring is not None and self.is_enabled and not self.is_broken
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether ``pop`` gives what a device that has died had taken."""
+        return self._ring is not None and self._ring.is_recovering and self.takes_requests
 
     @property
     def base(self) -> int:
@@ -197,12 +206,19 @@ class Queue:
             return None
 
     def complete(self, chain: Chain, reply: Sequence[Payload]) -> None:
-        """Writes the reply, gives the chain back and calls the driver."""
-        ring = self._ring
-        if ring is None or self.is_broken or self.held.get(chain.head) is not chain:
+        """Writes the reply, gives the chain back and calls the driver.
+
+        What the reply's header counts besides its parts is in the chain's room already.
+        """
+        ring, head = self._ring, chain.head
+        if ring is None or self.is_broken or self.held.get(head) is not chain:
             return
-        del self.held[chain.head]
-        ring.push(chain.head, chain.write(reply) if reply else 0)
+        del self.held[head]
+        written = 0
+        if reply:
+            chain.write(reply)
+            written = _LENGTH.unpack_from(reply[0])[0]
+        ring.push(head, written)
         if ring.wants_call() and self._call is not None:
             self._call.signal()
 

@@ -87,17 +87,13 @@ class SharedMemory:
     def write(self, address: int, data: bytes) -> None:
         """Writes to the guest's memory."""
         done = 0
-        for view in self._views(address, len(data)):
+        for view in self.memory.guest(address, len(data)):
             view[:] = data[done : done + len(view)]
             done += len(view)
 
     def read(self, address: int, size: int) -> bytes:
         """Reads from it."""
-        return b"".join(self._views(address, size))
-
-    def _views(self, address: int, size: int) -> list[memoryview]:
-        found = self.memory.guest(address, size)
-        return found if isinstance(found, list) else [found]
+        return b"".join(self.memory.guest(address, size))
 
     def _join(self) -> None:
         joined: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
 """The device's side of a split virtqueue.
 
 The driver is hostile: it may write anything anywhere in its memory, at any moment.  So
-each word is read once, a descriptor's in two of 64 bits; whatever follows from it is
-checked; and a walk ends after as many descriptors as a queue can have.
+each field is read once; whatever follows from it is checked; and a walk ends after as
+many descriptors as a queue can have.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ LONGEST_INDIRECT = 1024
 _NEXT = int(Descriptor.NEXT)
 _WRITE = int(Descriptor.WRITE)
 _INDIRECT = int(Descriptor.INDIRECT)
-_KNOWN = _NEXT | _WRITE | _INDIRECT
+_ORDINARY = _NEXT | _WRITE
+_UNUSUAL = 0xFFFF & ~_NEXT
+"""What changes if not only one more piece follows: the flags but for NEXT."""
+_SIZE = virtio.DESCRIPTOR.size
+_entry = virtio.DESCRIPTOR.unpack_from
+_entries = virtio.DESCRIPTOR.iter_unpack
 _MASK = virtio.INDEX_MASK
+
+
+_Special = tuple[int, int, int]
+"""Address, length and flags of a descriptor that is not for a piece of memory."""
 
 
 class Areas(NamedTuple):
@@ -63,7 +72,8 @@ class Vring:
         """The same ring, at other places or in another memory."""
         size, used = self.size, areas.used
         self._memory = memory
-        self._table = areas.descriptors.cast("Q")
+        self._likely = memory.largest
+        self._table = areas.descriptors
         self._available = areas.available.cast("H")
         self._used = used[:4].cast("H")
         self._elements = used[4 : 4 + 8 * size].cast("Q")
@@ -88,6 +98,11 @@ class Vring:
         if self._log is not None:
             self._log.clear()
         return self.next
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether ``pop`` gives what was taken before, by a device that has died."""
+        return bool(self._again)
 
     def pop(self) -> Chain | None:
         """The next request, if there is one.  Raises BrokenRing or BadAddress."""
@@ -146,56 +161,82 @@ class Vring:
         return needs_event(self._available[2 + self.size], new, old)
 
     def _walk(self, head: int) -> Chain:
-        chain = Chain(head)
-        table, size, left = self._table, self.size, self.size
-        index = head
-        is_direct = True
-        while True:
-            address = table[2 * index]
-            word = table[2 * index + 1]
-            flags = word >> 32 & 0xFFFF
-            length = word & 0xFFFF_FFFF
-            if flags & ~_KNOWN:
-                raise BrokenRing(f"unknown flags {flags:#x} in descriptor {index}")
-            if flags & _INDIRECT:
-                if not (is_direct and self._indirect) or flags & _NEXT:
-                    raise BrokenRing(f"an indirect table out of place, descriptor {index}")
-                table = self._indirect_table(address, length)
-                size = left = len(table) // 2
-                is_direct = False
-                index = 0
-                continue
-            if length:
-                self._add(chain, address, length, flags & _WRITE)
-            if not flags & _NEXT:
-                return chain
-            index = word >> 48
-            left -= 1
-            if index >= size or not left:
-                raise BrokenRing(f"a chain goes on to {index}, and should have ended")
+        readable: list[tuple[int, int]] = []
+        writable: list[tuple[int, int]] = []
+        address, size, flags, _ = _entry(self._table, _SIZE * head)
+        # What drivers mostly do: the first descriptor stands for a table with all of them.
+        found: _Special | None = (address, size, flags)
+        if flags != _INDIRECT:
+            found = _follow(readable, writable, self._table, self.size, head)
+        if found is not None:
+            table = self._indirect_table(*found)
+            if _follow(readable, writable, table, len(table) // _SIZE, 0) is not None:
+                raise BrokenRing("an indirect table in another one")
+        request = self._views(readable)
+        length = sum(map(len, request))
+        if length > self._max_request:
+            raise BrokenRing(f"a request of more than {self._max_request} bytes")
+        room = self._views(writable)
+        return Chain(head, request, room, length, sum(map(len, room)))
 
-    def _add(self, chain: Chain, address: int, length: int, is_writable: int) -> None:
-        if is_writable:
-            views = chain.writable
-            chain.room += length
-        elif chain.room:
-            raise BrokenRing("something to read behind what is to be written")
-        else:
-            views = chain.readable
-            chain.length += length
-            if chain.length > self._max_request:
-                raise BrokenRing(f"a request of more than {self._max_request} bytes")
-        found = self._memory.guest(address, length)
-        if type(found) is list:
-            views += found
-        else:
-            views.append(found)  # type: ignore[arg-type]
+    def _views(self, pieces: list[tuple[int, int]]) -> list[memoryview]:
+        low, high, view = self._likely
+        found = [
+            view[start - low : end - low] for start, end in pieces if low <= start and end <= high
+        ]
+        if len(found) < len(pieces):
+            guest = self._memory.guest
+            found = [part for start, end in pieces for part in guest(start, end - start)]
+        return found
 
-    def _indirect_table(self, address: int, length: int) -> memoryview:
+    def _indirect_table(self, address: int, length: int, flags: int) -> bytes:
         """A copy, so that it stays what it was while it is walked."""
-        if not length or length % virtio.DESCRIPTOR.size:
+        if flags & ~_WRITE != _INDIRECT or not self._indirect:
+            raise BrokenRing(f"a descriptor with flags {flags:#x}")
+        if not length or length % _SIZE or length > LONGEST_INDIRECT * _SIZE:
             raise BrokenRing(f"an indirect table of {length} bytes")
-        if length > LONGEST_INDIRECT * virtio.DESCRIPTOR.size:
-            raise BrokenRing(f"an indirect table of {length} bytes")
-        found = self._memory.guest(address, length)
-        return memoryview(b"".join(found) if type(found) is list else bytes(found)).cast("Q")  # type: ignore[arg-type]
+        return b"".join(self._views([(address, address + length)]))
+
+
+def _follow(
+    readable: list[tuple[int, int]],
+    writable: list[tuple[int, int]],
+    table: memoryview | bytes,
+    size: int,
+    index: int,
+) -> _Special | None:
+    """Adds what a chain names that begins at ``index`` in a table of ``size`` descriptors.
+
+    Each piece of memory is a pair of guest addresses: the first, and the one behind.
+    Returns the descriptor that ends the chain if that is not for a piece of memory.
+    Raises BrokenRing.
+    """
+    walked = start = end = 0
+    some, is_writable = (writable, _WRITE) if writable else (readable, 0)
+    while True:
+        first = index
+        # They mostly follow each other in the table; and what lies one behind the other in
+        # memory becomes one piece.
+        for address, length, flags, following in _entries(table[_SIZE * index :]):
+            index += 1
+            if address != end or flags & _UNUSUAL != is_writable:
+                if start != end:
+                    some.append((start, end))
+                start = end = address
+                if flags & ~_ORDINARY:
+                    return address, length, flags
+                if flags & _WRITE != is_writable:
+                    if is_writable:
+                        raise BrokenRing("something to read behind what is to be written")
+                    some, is_writable = writable, _WRITE
+            end += length
+            if following != index or not flags & _NEXT:
+                break
+        if not flags & _NEXT:
+            if start != end:
+                some.append((start, end))
+            return None
+        walked += index - first
+        if following >= size or walked >= size:
+            raise BrokenRing(f"a chain goes on to {following}, and should have ended")
+        index = following

@@ -1,0 +1,1 @@
+"""One client's server, whatever its requests come through."""

@@ -1,0 +1,87 @@
+"""One client's server: export, source and session joined, for any transport.
+
+    requests ──> receive ──> reply            the transport's thread, which calls ``after``
+                    │                         after each
+    source ──> pipeline ──> send              a thread of its own
+
+The transport calls ``receive`` and ``after``, and is given what nobody asked for at that
+moment by ``send``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from farwatch.events import Key
+from farwatch.export.tree import Export
+from farwatch.linux.openers import access_mode
+from farwatch.session.openmodes import OpenModes
+from farwatch.session.pipeline import Pipeline
+from farwatch.session.session import Reply, Session
+from farwatch.sources.fanotify import FanotifySource
+
+
+class Server:
+    """From the first request to the last; a context manager, for the transport's thread.
+
+    Owns nothing that it is given.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        source: FanotifySource,
+        session: Session,
+        modes: OpenModes,
+        send: Callable[[Reply], None],
+    ) -> None:
+        self.session = session
+        self.receive = session.receive
+        self._source = source
+        self._send = send
+        # What this thread does is the client's doing; all else is remote.
+        own = frozenset((threading.get_native_id(),))
+        self._pipeline = Pipeline(
+            source, session, export.node_at, export.place_of, modes, send, own
+        )
+        self._thread = threading.Thread(target=self._pipeline.run, name="source", daemon=True)
+
+    def after(self) -> None:
+        """What is to be done after each request."""
+        session, source = self.session, self._source
+        answer = session.answer()
+        if answer is not None:
+            self._send(answer)
+        if session.reading != source.wanted:
+            source.want(session.reading)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pipeline.stop()
+        self._thread.join()
+        self._pipeline.close()
+        self.session.close()
+
+
+def open_modes(export: Export) -> OpenModes:
+    """Tells how files of the export are opened by others on this host."""
+
+    def found(thread: int, node: Key) -> int | None:
+        try:
+            status = export.getattr(node)
+        except OSError:
+            return None
+        return access_mode(thread, status.st_dev, status.st_ino)
+
+    return OpenModes(found)

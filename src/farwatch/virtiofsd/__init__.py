@@ -1,0 +1,1 @@
+"""A virtio-fs device as a daemon, with virtiofsd's command line."""

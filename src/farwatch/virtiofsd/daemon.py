@@ -1,0 +1,173 @@
+"""The daemon: one guest at a time, from its front end's connection to its end.
+
+    made ──run──> listening ──connected──> serving ──gone──> ended (with ``keep``: listening)
+                      └──────────── SIGTERM, SIGINT, SIGHUP ──────────────┘
+
+Each connection has a session of its own, with ids and file handles that no earlier one had.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from farwatch.abi.fuse import Init
+from farwatch.abi.vhost_user import Protocol
+from farwatch.export.tree import Export
+from farwatch.serving.confinement import become_server, settle_memory
+from farwatch.serving.server import Server, open_modes
+from farwatch.serving.start import this_start
+from farwatch.session.session import Session
+from farwatch.session.settings import Settings
+from farwatch.transports.vhost.backend import Backend
+from farwatch.transports.vhost.state import PROTOCOL_FEATURES
+from farwatch.transports.vhost.state import Options as DeviceOptions
+from farwatch.virtiofsd.errors import Refused
+from farwatch.virtiofsd.limits import raise_files_limit
+from farwatch.virtiofsd.listening import ListeningSocket
+from farwatch.virtiofsd.options import Options
+from farwatch.virtiofsd.shared import SharedDirectory
+
+log = logging.getLogger(__name__)
+
+MAX_WRITE = 1 << 20
+_HEADERS = 4096
+_LONGEST_WAIT = 1.0
+"""Seconds.  Nothing in a guest can interrupt a request that is parked: whoever is to die
+while it waits dies with its answer."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Daemon:
+    """A virtio-fs device on a shared directory."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._backend = Backend(_device(options))
+        self._is_stopped = False
+
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Serves until the front end is gone, or a signal comes.
+
+        ``on_ready`` is called when the socket listens and nothing can fail any more; it may
+        fork.  No file of the host's is there any more to be opened.
+        Raises Refused, with nothing left behind.
+        """
+        options = self._options
+        if os.geteuid() != 0:
+            raise Refused("sharing a directory needs root", remedy="run it with sudo")
+        with ExitStack() as stack:
+            stack.callback(self._backend.close)
+            raise_files_limit(options.rlimit_nofile)
+            shared = stack.enter_context(
+                SharedDirectory(options.shared_dir, readonly=options.readonly)
+            )
+            listening = stack.enter_context(_listening(options))
+            wakeup = stack.enter_context(self._signals())
+            become_server()
+            shared.enter(is_confined=options.is_confined)
+            settle_memory()
+            on_ready()
+            listening.write_pid()
+            self._serve(listening, shared, wakeup)
+
+    def _serve(self, listening: ListeningSocket, shared: SharedDirectory, wakeup: int) -> None:
+        while not self._is_stopped:
+            connection = _accepted(listening, wakeup)
+            if connection is None:
+                return
+            log.info("a front end has connected")
+            self._serve_one(connection, shared)
+            if not self._options.keep:
+                return
+            log.info("the front end is gone; waiting for the next")
+
+    def _serve_one(self, connection: socket.socket, shared: SharedDirectory) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(connection)
+            source = stack.enter_context(shared.watch())
+            export = stack.enter_context(Export(shared.open()))
+            modes = open_modes(export)
+            settings = _settings(self._options)
+            session = Session(export, settings, export, modes.mode)
+            server = stack.enter_context(Server(export, source, session, modes, self._backend.send))
+            self._backend.serve(
+                connection,
+                server.receive,
+                server.after,
+                due=lambda: session.due,
+                instance=settings.base,
+            )
+
+    @contextmanager
+    def _signals(self) -> Iterator[int]:
+        """A descriptor that becomes readable when a signal asks to end."""
+        wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+        def stop(*_: object) -> None:
+            self._is_stopped = True
+            self._backend.stop()
+            os.eventfd_write(wakeup, 1)
+
+        before = {number: signal.signal(number, stop) for number in _SIGNALS}
+        try:
+            yield wakeup
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wakeup)
+
+
+def _listening(options: Options) -> ListeningSocket:
+    if options.fd is not None:
+        return ListeningSocket.inherited(options.fd)
+    assert options.socket_path is not None
+    return ListeningSocket.create(options.socket_path, options.socket_group)
+
+
+def _accepted(listening: ListeningSocket, wakeup: int) -> socket.socket | None:
+    """The next connection, or None if the daemon is to end."""
+    poll = select.poll()
+    poll.register(listening.fileno(), select.POLLIN)
+    poll.register(wakeup, select.POLLIN)
+    while True:
+        if any(fd == wakeup for fd, _ in poll.poll()):
+            return None
+        try:
+            return listening.accept()
+        except (BlockingIOError, ConnectionError):
+            continue
+
+
+def _device(options: Options) -> DeviceOptions:
+    """Without a tag of its own there is no configuration space: QEMU has one."""
+    features = int(PROTOCOL_FEATURES)
+    if options.tag is None:
+        return DeviceOptions(
+            max_request=MAX_WRITE + _HEADERS, protocol_features=features & ~Protocol.CONFIG
+        )
+    return DeviceOptions(
+        tag=options.tag, max_request=MAX_WRITE + _HEADERS, protocol_features=features
+    )
+
+
+def _settings(options: Options) -> Settings:
+    start = this_start()
+    refused = Init(0)
+    if not options.readdirplus:
+        refused |= Init.DO_READDIRPLUS | Init.READDIRPLUS_AUTO
+    return Settings(
+        start.generation,
+        start.hidden_name,
+        max_write=MAX_WRITE,
+        caching=options.caching,
+        longest_wait=_LONGEST_WAIT,
+        base=start.base,
+        refused=refused,
+        xattrs=options.xattrs,
+    )
