@@ -8,10 +8,11 @@ import select
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 PROGRAM = Path(__file__).with_name("watcher.py")
 ANSWER_SECONDS = 20.0
@@ -43,18 +44,28 @@ class RawEvent(NamedTuple):
     """CLOCK_MONOTONIC of the client when it read the event, nanoseconds."""
 
 
-class Client:
-    """A running watching program, over any pair of byte streams."""
+class Client(ABC):
+    """A running watching program, wherever it runs."""
 
-    def __init__(self, requests: IO[bytes], answers: IO[bytes], name: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.events: list[RawEvent] = []
-        self._requests = requests
-        self._answers = answers
         self._rest = b""
         self._number = 0
         self._replies: dict[int, dict[str, str]] = {}
         self._sentinels: set[tuple[str, str]] = set()
+
+    @abstractmethod
+    def _write(self, data: bytes) -> None:
+        """Pass ``data`` to the program's standard input.  Raises Silence if it has ended."""
+
+    @abstractmethod
+    def _receive(self, seconds: float) -> bytes | None:
+        """What comes from its standard output: b"" at the end, None if nothing in time."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the program."""
 
     def ask(self, do: str, **arguments: object) -> str:
         """Send one request and return its answer.
@@ -68,11 +79,7 @@ class Client:
         """Send one request without waiting; returns the number to ask ``answer`` for."""
         self._number += 1
         message = {"n": self._number, "do": do, **arguments}
-        try:
-            self._requests.write(json.dumps(message).encode() + b"\n")
-            self._requests.flush()
-        except BrokenPipeError:
-            raise Silence(f"{self.name}: the watching program has ended") from None
+        self._write(json.dumps(message).encode() + b"\n")
         return self._number
 
     def answer(self, number: int, seconds: float = ANSWER_SECONDS) -> str:
@@ -100,9 +107,9 @@ class Client:
 
     def _read(self, deadline: float, what: str) -> None:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+        data = self._receive(left) if left > 0 else None
+        if data is None:
             raise Silence(f"{self.name}: {what} did not come within {ANSWER_SECONDS:.0f} s")
-        data = os.read(self._answers.fileno(), 1 << 20)
         if not data:
             raise Silence(f"{self.name}: the watching program ended while {what} was awaited")
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -132,8 +139,21 @@ class LocalClient(Client):
             stdout=subprocess.PIPE,
             bufsize=0,
         )
-        assert self._process.stdin and self._process.stdout
-        super().__init__(self._process.stdin, self._process.stdout, name)
+        super().__init__(name)
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(data)
+        except BrokenPipeError:
+            raise Silence(f"{self.name}: the watching program has ended") from None
+
+    def _receive(self, seconds: float) -> bytes | None:
+        answers = self._process.stdout
+        assert answers
+        if not select.select([answers], [], [], seconds)[0]:
+            return None
+        return os.read(answers.fileno(), 1 << 20)
 
     def __enter__(self) -> LocalClient:
         return self

@@ -39,9 +39,7 @@ from tests.conformance.stream import (
 from tests.conformance.watcher import Actor
 from tests.stage import Stage
 
-PACE_SECONDS = 0.003
-SLOWER_PACES = (0.03, 0.3)
-"""For a machine that is so busy that 3 ms do not keep two changes apart."""
+PACE_SECONDS = Stage.paces[0]
 AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -312,7 +310,7 @@ def compared_paced(
     """
     spec = play(native, steps, Speed.FULL, base)
     verdict = Verdict([], spec, spec, 0)
-    for pace in (PACE_SECONDS, *SLOWER_PACES):
+    for pace in stage.paces:
         seen = play(stage, steps, Speed.PACED, base, pace)
         problems = compare_paced(spec, seen)
         lagging = at_full_speed(spec, seen) if problems else []

@@ -1,10 +1,11 @@
 """Runs cases by hand, and shows both streams beside each other.
 
-    python -m tests.conformance.run CASE... [--native|--farwatch] [--speed paced|full] [-v]
+    python -m tests.conformance.run CASE... [--native|--farwatch|--guest 6.12] [--speed paced|full]
     python -m tests.conformance.run CASE... --record
 
 CASE is a file, or a name (a part of one will do) of a file in ``cases``; none means
-all.  Without --native the case runs behind farwatch, too.  --record writes the
+all.  Without --native the case runs behind farwatch, too: behind a mount on this machine, or
+with the watcher in a guest with a kernel of that series.  --record writes the
 native events into the files.
 """
 
@@ -13,12 +14,13 @@ native events into the files.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.conformance.play import (
-    SLOWER_PACES,
     Speed,
     Verdict,
     compared_full,
@@ -36,10 +38,14 @@ from tests.conformance.script import (
     record,
 )
 from tests.conformance.stream import Outcome, compare_paced, side_by_side
+from tests.guest.initramfs import image
+from tests.guest.stage import farwatch_stage
 from tests.stage import FarwatchStage, NativeStage, Stage
 
 
 def main() -> int:
+    # Who is ended tidies up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = arguments()
     cases = chosen(options.cases)
     if not cases:
@@ -54,7 +60,7 @@ def main() -> int:
         for case in cases:
             reading = reads(case.steps)
             if not options.native and reading not in stages:
-                stages[reading] = stack.enter_context(FarwatchStage(reading=reading))
+                stages[reading] = stack.enter_context(made(options, stack, reading))
             stage = stages.get(reading)
             failed += [case for _ in range(options.times) if not run(native, stage, case, options)]
         if options.verbose or failed:
@@ -62,6 +68,13 @@ def main() -> int:
         total = len(cases) * options.times
         print(f"{total - len(failed)} passed, {len(failed)} failed", *map(str, failed))
     return 1 if failed else 0
+
+
+def made(options: argparse.Namespace, stack: ExitStack, reading: bool) -> Stage:
+    if not options.guest:
+        return FarwatchStage(reading=reading)
+    directory = Path(stack.enter_context(TemporaryDirectory(prefix="farwatch-test-")))
+    return farwatch_stage(image(options.guest, directory), reading=reading)
 
 
 def arguments() -> argparse.Namespace:
@@ -72,6 +85,7 @@ def arguments() -> argparse.Namespace:
         "--native", action="store_true", help="natively against the expected part only"
     )
     where.add_argument("--farwatch", action="store_true", help="behind a mount (the default)")
+    where.add_argument("--guest", metavar="SERIES", help="in a guest: 6.12 or 6.1")
     parser.add_argument(
         "--record", action="store_true", help="write the native events into the files"
     )
@@ -112,7 +126,7 @@ def run(native: Stage, stage: Stage | None, case: Case, options: argparse.Namesp
         verdict = judge(native, stage, case, speed)
     except AssertionError as error:
         verdict = Verdict([str(error)], Outcome(()), Outcome(()), 0)
-    slow = f", paused {verdict.pace} s" if verdict.pace in SLOWER_PACES else ""
+    slow = f", paused {verdict.pace} s" if stage and verdict.pace in stage.paces[1:] else ""
     print(f"{'FAILED' if verdict.problems else 'ok    '} {case} ({speed.value}{slow})")
     if verdict.problems or options.verbose:
         print(case.script.rstrip())

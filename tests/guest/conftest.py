@@ -1,0 +1,124 @@
+"""Guests that live as long as the session; what they said, where a test of them fails.
+
+Without QEMU, a kernel or what goes into the guest these tests are skipped, each by name;
+where CI=true they fail instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.absent import NoGuest
+from tests.guest.initramfs import Image, image
+from tests.guest.machine import Machine, require_programs
+from tests.guest.stage import GuestStage, farwatch_stage
+
+
+class Images:
+    """One image for each series of kernels, made when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: dict[str, Image] = {}
+
+    def of(self, series: str) -> Image:
+        """Fails the test, or skips it, if there is none."""
+        if series not in self._made:
+            try:
+                require_programs()
+                self._made[series] = image(series, self._directory)
+            except NoGuest as absent:
+                do_without(absent)
+        return self._made[series]
+
+
+def do_without(absent: NoGuest) -> None:
+    """Skip the test, which CI=true forbids."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"no guest, and CI=true forbids skipping: {absent}", pytrace=False)
+    pytest.skip(f"no guest: {absent}")
+
+
+class Guests:
+    """Long-lived guests with a farwatch mount; one is started anew only after it has died."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._stages: dict[tuple[str, bool], tuple[GuestStage, contextlib.ExitStack]] = {}
+
+    def stage(self, series: str = "6.12", *, reading: bool = False) -> GuestStage:
+        """The guest in which reading kinds are never, or always, in force."""
+        key = series, reading
+        if key in self._stages and not self._stages[key][0].alive():
+            self._stages.pop(key)[1].close()
+        if key not in self._stages:
+            stack = contextlib.ExitStack()
+            made = farwatch_stage(self._images.of(series), reading=reading)
+            self._stages[key] = stack.enter_context(made), stack
+        return self._stages[key][0]
+
+    def log(self) -> str:
+        return "\n".join(stage.log() for stage, _ in self._stages.values())
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as all_of_them:
+            for _, stack in self._stages.values():
+                all_of_them.push(stack)
+            self._stages.clear()
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[Images]:
+    with tempfile.TemporaryDirectory(prefix="farwatch-test-", dir="/tmp") as directory:
+        yield Images(Path(directory))
+
+
+@pytest.fixture(scope="session")
+def guests(images: Images) -> Iterator[Guests]:
+    kept = Guests(images)
+    try:
+        yield kept
+    finally:
+        kept.close()
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A directory of the host for a daemon to share."""
+    path = tmp_path / "export"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def machine(images: Images) -> Iterator[Machine]:
+    """A guest without any share."""
+    with Machine(images.of("6.12")) as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the guests have said, where a test of them fails."""
+    report = yield
+    if report.failed:
+        used = getattr(item, "funcargs", {}).values()
+        for one in used:
+            if isinstance(one, Guests | Machine):
+                report.sections.append(("guest", one.log()))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each test that was skipped for want of a guest."""
+    for report in terminalreporter.getreports("skipped"):
+        if "no guest: " in str(report.longrepr):
+            terminalreporter.write_line(f"skipped, there is no guest: {report.nodeid}")
