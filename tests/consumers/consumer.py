@@ -110,7 +110,10 @@ class Consumer:
 
 
 def act(root: Path, script: str, consumer: Consumer | None = None) -> None:
-    """Change ``root``, with a pause after each line; ``watches N`` waits for the consumer's."""
+    """Change ``root``, with a pause after each line; ``watches N`` waits for the consumer's.
+
+    ``said WORD...`` waits until it has said a line with these in it.
+    """
     actor = Actor(str(root))
     for line in script.splitlines():
         words = shlex.split(line)
@@ -119,6 +122,9 @@ def act(root: Path, script: str, consumer: Consumer | None = None) -> None:
         if words[0] == "watches":
             assert consumer
             consumer.wait_for_watches(int(words[1]))
+        elif words[0] == "said":
+            assert consumer
+            consumer.wait_for_line(*words[1:])
         else:
             actor.do(words)
         time.sleep(PACE_SECONDS)

@@ -9,7 +9,7 @@ import pytest
 from farwatch.events import Change, Kind
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Batch, Kernel, Refused, Step
 
-MKNOD, UNLINK, RENAME, LOOK = 1, 5, 7, 14
+MKNOD, LINK, UNLINK, RENAME, LOOK = 1, 4, 5, 7, 14
 BUFFER = 16_383
 MOST_STEPS = 512
 
@@ -169,6 +169,21 @@ def test_links_counted_once_however_often_it_is_tried(kernel: Kernel) -> None:
     kernel.unlink("y", **mark)
     agent.wait(batch.number)
     assert kernel.getattr(node).nlink == 1
+
+
+def test_a_link_that_comes_too_late_is_told_as_a_new_name(kernel: Kernel, agent: Agent) -> None:
+    """The kernel gives no further link to what has none."""
+    disk = kernel.disk
+    inode = disk.do_file("x")
+    kernel.lookup("x")
+    disk.do_link("x", "y")
+    kernel.deliver(Change(Kind.CREATE, disk.place("y"), inode.key, linked=True))
+    batch = agent.wait()
+    assert batch is not None
+    assert [step.op for step in batch.steps] == [LINK]
+    again = agent.wait(batch.number, [(0, errno.ENOENT)])
+    assert again is not None
+    assert [(step.op, step.directory, step.name) for step in again.steps] == [(MKNOD, ROOT, b"y")]
 
 
 def test_links_are_true_again_when_a_removal_fails(kernel: Kernel, agent: Agent) -> None:

@@ -11,15 +11,21 @@ from typing import NamedTuple
 
 from farwatch.linux.mounts import MountInfo
 
+_AGENT = b"farwatch.agent"
+"""The module that `farwatch mount` starts."""
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 class Occupant(NamedTuple):
-    """A process and what it does there: ``working directory``, ``open file x``, …"""
+    """A process and what it does there: ``working directory``, ``open file x``, …
+
+    ``is_agent`` is set for an agent of farwatch's.
+    """
 
     pid: int
     command: str
     how: str
+    is_agent: bool = False
 
 
 def occupants(mount: MountInfo, proc: Path = Path("/proc")) -> list[Occupant]:
@@ -36,7 +42,8 @@ def occupants(mount: MountInfo, proc: Path = Path("/proc")) -> list[Occupant]:
             how = next(_uses(entry, mount), None)
             if how is not None:
                 command = (entry / "comm").read_text(errors="replace").strip()
-                found.append(Occupant(int(entry.name), command, how))
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                found.append(Occupant(int(entry.name), command, how, _AGENT in arguments))
     return found
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from farwatch.cli.failure import Failure
-from farwatch.cli.occupants import occupants
+from farwatch.cli.occupants import Occupant, occupants
 from farwatch.linux.mounts import (
     MNT_DETACH,
     UMOUNT_NOFOLLOW,
@@ -20,6 +21,9 @@ from farwatch.linux.mounts import (
     umount,
 )
 from farwatch.transports.devfuse import FSTYPE
+
+_AGENT_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
 
 
 @click.command()
@@ -38,10 +42,26 @@ def unmount(mountpoint: Path, lazy: bool) -> None:
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
     mount = find(mountpoint, mounts)
     flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
-    try:
-        umount(mount.mount_point, flags)
-    except OSError as error:
-        raise _refusal(error, mount, mounts) from error
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            umount(mount.mount_point, flags)
+        except OSError as error:
+            users = occupants(mount) if error.errno == errno.EBUSY else []
+            if time.monotonic() > deadline or not _only_its_agent(users):
+                raise _refusal(error, mount, mounts, users) from error
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _only_its_agent(users: Sequence[Occupant]) -> bool:
+    """Whether nobody is in the way but the agent, which lets go by itself.
+
+    For a listener that is told of paths it has files open in the mount that the client
+    sees, until it finds that the listener has left.
+    """
+    return bool(users) and all(user.is_agent for user in users)
 
 
 def find(path: Path, mounts: Sequence[MountInfo]) -> MountInfo:
@@ -75,7 +95,9 @@ def resolve(path: Path, mounts: Sequence[MountInfo]) -> bytes:
     return os.fsencode(os.path.realpath(path))
 
 
-def _refusal(error: OSError, mount: MountInfo, mounts: Sequence[MountInfo]) -> Failure:
+def _refusal(
+    error: OSError, mount: MountInfo, mounts: Sequence[MountInfo], users: Sequence[Occupant]
+) -> Failure:
     where = os.fsdecode(mount.mount_point)
     if error.errno == errno.EPERM:
         return Failure("only root may unmount", where, "try again with sudo")
@@ -84,7 +106,6 @@ def _refusal(error: OSError, mount: MountInfo, mounts: Sequence[MountInfo]) -> F
     below = [os.fsdecode(m.mount_point) for m in mounts if m.parent_id == mount.mount_id]
     if below:
         return Failure("something is mounted below it", ", ".join(below), "unmount that first")
-    users = occupants(mount)
     named = ", ".join(f"{user.command} (pid {user.pid}: {user.how})" for user in users[:5])
     more = f" and {len(users) - 5} more" if len(users) > 5 else ""
     return Failure(

@@ -184,7 +184,9 @@ class Answers:
             return 1
         if replay.step.pin:
             return 2
-        return max(self._links_on_disk(node) + node.unlinks, node.nlink, 1)
+        # What the disk still counts is left after this one, also if a new link of it is
+        # told later than this.
+        return max(self._links_on_disk(node) + max(node.unlinks, 1), node.nlink, 1)
 
     def _create(self, replay: Replay, request: Request) -> Payload:
         layout = {Opcode.MKNOD: fuse.MKNOD_IN.size, Opcode.MKDIR: fuse.MKDIR_IN.size}
@@ -194,6 +196,7 @@ class Answers:
         if expected.get(Op(replay.op)) != request.opcode or not _is(replay.at, request.node, name):
             raise fail(errno.EPERM, "not armed")
         replay.done = True
+        replay.node.dead = False
         return self._entry(replay.node, self._attributes(replay.node), replay.at)
 
     def _link(self, replay: Replay, request: Request) -> Payload:

@@ -50,10 +50,14 @@ class Names:
             step = Step(Op.LINK, hidden[0].id, hidden[1], directory.id, at[1])
             self._ground.add(Replay(step, node, at=hidden, to=at))
         else:
-            op = {S_IFDIR: Op.MKDIR, S_IFLNK: Op.SYMLINK}.get(node.kind, Op.MKNOD)
-            step = Step(op, directory.id, at[1], argument=node.kind | 0o600)
-            self._ground.add(Replay(step, node, at=at))
+            self.make(node, at)
         self._nodes.tell(directory, at[1], node)
+
+    def make(self, node: Node, at: Where) -> None:
+        """The name appears as that of something new."""
+        op = {S_IFDIR: Op.MKDIR, S_IFLNK: Op.SYMLINK}.get(node.kind, Op.MKNOD)
+        step = Step(op, at[0].id, at[1], argument=node.kind | 0o600)
+        self._ground.add(Replay(step, node, at=at))
 
     def delete(self, change: Change) -> None:
         """A name is gone."""

@@ -93,6 +93,10 @@ class Planner:
         is all that are left if its directory is gone.  Nothing is tried a third time.
         """
         at, to, is_hidden = replay.at, replay.to, self._ground.is_hidden
+        if replay.op == Op.LINK and to is not None and error == errno.ENOENT:
+            # The client has seen its last link go before this one came.
+            self._names.make(replay.node, to)
+            return self._ground.take()
         if at is None or is_hidden(at) or (to is not None and is_hidden(to)):
             return []
         if replay.op in (Op.UNLINK, Op.RMDIR):
