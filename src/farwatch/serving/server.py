@@ -52,6 +52,9 @@ class Server:
     def after(self) -> None:
         """What is to be done after each request."""
         session, source = self.session, self._source
+        if session.was_step:
+            # The agent goes on when this thread waits again, if they share a CPU.
+            return
         answer = session.answer()
         if answer is not None:
             self._send(answer)

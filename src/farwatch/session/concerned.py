@@ -31,6 +31,8 @@ class Concerned:
     def among(self, records: Sequence[Record]) -> list[Record]:
         """Those that concern the client, in their order; some may have been read before."""
         matters, alone = self._matters, self._alone
+        if len(records) == 1 and not alone and matters(records[0]):
+            return [*records]
         mattering = [matters(record) for record in records]
         if not alone and all(mattering):
             return list(records)

@@ -27,6 +27,7 @@ _FLUSH_MILLISECONDS = 10
 """How long a link count that nothing has explained yet is held back."""
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
+_OPEN = int(Mask.OPEN)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
 
 
@@ -92,19 +93,25 @@ class Pipeline:
                 session.view.end_drain()
 
     def _settle_and_plan(self, flush: bool) -> None:
-        session, settler = self._session, self._settler
-        records, disk = collect(self._read_with_modes, self._at, settler)
-        if records or flush:
+        settler = self._settler
+        records = self._read_with_modes()
+        # One event that was read at once is what somebody waits for; it needs no more.
+        changes = settler.lone(records[0]) if len(records) == 1 else None
+        own: frozenset[Place] = frozenset()
+        if changes is None and (records or flush):
+            records, disk = collect(records, self._read_with_modes, self._at, settler)
             own = self._changed_by_the_client(records)
             changes = settler.settle(records, disk, self._told, flush=flush)
-            if log.isEnabledFor(logging.DEBUG):
-                _show(records, changes)
-            if changes:
-                session.deliver(changes, own)
+        if log.isEnabledFor(logging.DEBUG):
+            _show(records, changes or [])
+        if changes:
+            self._session.deliver(changes, own)
 
     def _read_with_modes(self) -> list[Record]:
         records = self._read()
-        return self._modes.learn(records, self._read) if records else records
+        if not records or not self._source.wanted & _OPEN:
+            return records
+        return self._modes.learn(records, self._read)
 
     def _read(self) -> list[Record]:
         """What concerns the client, in the source's order."""

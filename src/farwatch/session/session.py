@@ -110,6 +110,9 @@ class Session:
         self._access_mode = access_mode
         self._backing = backing
         self.agreed: Agreed | None = None
+        self.was_step = False
+        """Whether the last request belonged to a step of the agent's: then ``answer`` and
+        ``reading`` say what they said before it."""
         self.prunable = threading.Event()
         """Set when there is something in ``take_prunable``."""
         self._start()
@@ -211,6 +214,7 @@ class Session:
             return self._init(request)
         if self.agreed is None:
             raise fail(errno.EIO, "no INIT yet")
+        self.was_step = is_reserved(request.uid) and opcode not in _QUIET
         if is_reserved(request.uid):
             with self.view.lock:
                 if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:

@@ -196,7 +196,7 @@ def play(
         first = world.records - len(world.queue) + 1
         if one.held:
             first = run.batches.pop()[0]
-        records, disk = collect(read, node_at, one)
+        records, disk = collect(read(), read, node_at, one)
         run.batches.append((first, world.records - len(world.queue)))
         if early:
             know_own(run, own)

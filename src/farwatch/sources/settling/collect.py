@@ -9,6 +9,7 @@ from farwatch.sources.settling.settler import Settler
 
 
 def collect(
+    records: list[Record],
     read: Callable[[], list[Record]],
     node_at: Callable[[Place], Key | None],
     settler: Settler,
@@ -16,11 +17,10 @@ def collect(
 ) -> tuple[list[Record], dict[Place, Key | None]]:
     """One batch, and what the disk holds at the names that settle() asks for.
 
-    ``read`` empties the queue, ``node_at`` looks at the disk.  What is read
+    ``records`` were read, ``read`` empties the queue, ``node_at`` looks at the disk.  What is read
     after a look may have changed what it saw, so those names are looked at again,
     at most ``rounds`` times: then the disk can be newer than the records are.
     """
-    records = read()
     disk: dict[Place, Key | None] = {}
     stale = settler.places(records)
     for left in reversed(range(rounds)):

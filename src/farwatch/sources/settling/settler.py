@@ -13,6 +13,7 @@ from farwatch.sources.settling.masks import (
     ISDIR,
     KINDS,
     MIDLIFE,
+    NAMES,
     RENAME,
     SELF,
     STRUCTURE,
@@ -86,6 +87,15 @@ class Settler:
         if flush:
             self._memory.expect_nothing()
         return changes
+
+    def lone(self, record: Record) -> list[Change] | None:
+        """The changes of a batch of one record; None if it may be one with others.
+
+        Then it is to be settled as any batch.
+        """
+        if record.mask & NAMES == NAMES or record.place is None:
+            return None
+        return self._plain((record,))
 
     def _plain(self, records: Sequence[Record]) -> list[Change] | None:
         """The changes of a few records that need no walk; None if they do.
