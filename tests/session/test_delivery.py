@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from farwatch.events import Change, Kind
+from farwatch.session import delivery
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Batch, Kernel, Refused, Step
 
 MKNOD, LINK, UNLINK, RENAME, LOOK = 1, 4, 5, 7, 14
@@ -169,6 +170,25 @@ def test_links_counted_once_however_often_it_is_tried(kernel: Kernel) -> None:
     kernel.unlink("y", **mark)
     agent.wait(batch.number)
     assert kernel.getattr(node).nlink == 1
+
+
+def test_what_is_queued_without_an_agent_is_bounded(
+    kernel: Kernel, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_MOST_WITHOUT_AGENT", 20)
+    for number in range(50):
+        create(kernel, f"a{number}")
+    batch = agent.wait()
+    assert batch is not None
+    assert len(batch.steps) < 50
+    # While there is one, however slow, nothing is dropped.
+    for number in range(50):
+        create(kernel, f"b{number}")
+    batch = agent.wait(batch.number)
+    assert batch is not None
+    assert len(batch.steps) == 50
+    agent.wait(batch.number)
+    assert not kernel.session.view.pending
 
 
 def test_a_link_that_comes_too_late_is_told_as_a_new_name(kernel: Kernel, agent: Agent) -> None:

@@ -30,6 +30,9 @@ _MOST_STEPS = 512
 """Steps in a batch: enough to make the round trip not matter, and few enough that what
 is to follow an operation of the client's does not wait long."""
 
+_MOST_WITHOUT_AGENT = 1 << 16
+"""Replays that are kept while there is no agent: some tens of MiB."""
+
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +57,7 @@ class Delivery:
         self._first = 0
         self._longest_wait = longest_wait
         self._parked: int | None = None
+        self._has_agent = False
         self._due: float | None = None
         self._interrupted: int | None = None
         self._flags = 0
@@ -82,6 +86,15 @@ class Delivery:
     def add(self, replays: Iterable[Replay]) -> None:
         """Queue replays that ``View.expect`` has been told of."""
         self._queue.extend(replays)
+        if not self._has_agent and len(self._queue) > _MOST_WITHOUT_AGENT:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody comes to replay: what is queued is not told, and memory stays bounded."""
+        log.warning("no agent delivers events: %d of them are dropped", len(self._queue))
+        queue, self._queue = self._queue, deque()
+        for replay in queue:
+            self._over(replay)
 
     def ask(self, flags: int) -> None:
         """Set flags of the next batch, which may be an empty one."""
@@ -106,6 +119,7 @@ class Delivery:
 
         ``late`` are steps of earlier batches that somebody had held up.
         """
+        self._has_agent = True
         if self._batch and number == self._number:
             self._finish(dict(failures))
         for sequence, error in late:
@@ -135,6 +149,7 @@ class Delivery:
         closed.  The others are armed again.  If the old agent is alive and waits, it is
         woken, to find that it is not registered any more.
         """
+        self._has_agent = False
         if self._parked is not None:
             self._interrupted = self._parked
         self._view.agent_left()
