@@ -11,11 +11,13 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.guest.absent import NoGuest
 from tests.guest.initramfs import Image, image
+from tests.guest.load import Scene
 from tests.guest.machine import Machine, require_programs
 from tests.guest.stage import GuestStage, farwatch_stage
 
@@ -38,7 +40,7 @@ class Images:
         return self._made[series]
 
 
-def do_without(absent: NoGuest) -> None:
+def do_without(absent: NoGuest) -> NoReturn:
     """Skip the test, which CI=true forbids."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"no guest, and CI=true forbids skipping: {absent}", pytrace=False)
@@ -112,7 +114,7 @@ def pytest_runtest_makereport(
     if report.failed:
         used = getattr(item, "funcargs", {}).values()
         for one in used:
-            if isinstance(one, Guests | Machine):
+            if isinstance(one, Guests | Machine | Scene):
                 report.sections.append(("guest", one.log()))
     return report
 

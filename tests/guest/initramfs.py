@@ -38,6 +38,7 @@ PROGRAMS = (
     "tests/guest/inside/server.py",
     "tests/guest/inside/shell.sh",
     "tests/guest/inside/listener.py",
+    "tests/guest/inside/reader.py",
     "tests/guest/inside/worker.py",
     "tests/conformance/watcher.py",
 )

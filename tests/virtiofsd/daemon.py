@@ -89,8 +89,9 @@ class Area:
         connection.connect(str(self.socket))
         return connection
 
-    def guest(self) -> Guest:
-        return Guest(str(self.socket))
+    def guest(self, queues: int = 2) -> Guest:
+        """``queues``: one of them is for what goes before all others."""
+        return Guest(str(self.socket), queues)
 
     def said(self) -> str:
         return self.err.read_text() if self.err.exists() else ""

@@ -31,13 +31,13 @@ ROOM = (1 << 17) + 4096
 class Guest(Kernel):
     """A client kernel at the other end of a daemon's socket.  Owns the connection."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, queues: int = 2) -> None:
         self._unique = 0
         self.given = {}
         self.frontend = Frontend.connect(path)
         try:
             self.frontend.negotiate()
-            self.frontend.start(SharedMemory([8 << 20]))
+            self.frontend.start(SharedMemory([8 << 20]), queues=queues)
         except BaseException:
             self.frontend.close()
             raise

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from farwatch.abi.vhost_user import Protocol
+from farwatch.abi.vhost_user import Protocol, Request
 from tests.mounting.mounted import wait_until
-from tests.session.kernel import Refused
+from tests.session.kernel import LOOKUP, Refused, checked, entry_of, request
 from tests.virtiofsd.daemon import Area, end
 from tests.virtiofsd.guest import Guest
 
@@ -315,3 +315,18 @@ def test_two_guests_on_one_directory(area: Area) -> None:
         names = [{f"{who}-{n}".encode() for n in range(5)} for who in ("one", "two", "host")]
         assert agents[0].hear_all([b"last"]) - {b"last"} == names[1] | names[2]
         assert agents[1].hear_all([b"last"]) - {b"last"} == names[0] | names[2]
+
+
+@pytest.mark.parametrize("queues", [2, 3, 17])
+def test_as_many_queues_as_the_front_end_wants(area: Area, queues: int) -> None:
+    """Each takes requests; their answers come where they were asked."""
+    (area.src / "file").write_text("content")
+    with area.serving(), area.guest(queues) as guest:
+        guest.init()
+        assert guest.frontend.get_number(Request.GET_QUEUE_NUM) >= queues
+        for queue in range(1, queues):
+            data = request(LOOKUP, 1, b"file\0", unique=1000 + queue)
+            pending = guest.frontend.submit(data, 4096, queue=queue)
+            number, payload = checked([guest.frontend.wait(pending)], 1000 + queue)
+            assert number == 0
+            assert entry_of(payload).attributes.size == 7

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 MAX_WRITE = 1 << 20
 _HEADERS = 4096
+_REQUEST_QUEUES = 64
+"""As many as a front end may want (QEMU: ``num-request-queues``); one that it does not start
+costs next to nothing.  A guest has no use for more than it has processors."""
 _LONGEST_WAIT = 1.0
 """Seconds.  Nothing in a guest can interrupt a request that is parked: whoever is to die
 while it waits dies with its answer."""
@@ -145,11 +148,16 @@ def _accepted(listening: ListeningSocket, wakeup: int) -> socket.socket | None:
 
 
 def _device(options: Options) -> DeviceOptions:
-    """Without a tag of its own there is no configuration space: QEMU has one."""
+    """Without a tag of its own there is no configuration space: QEMU has one.
+
+    With one, that tells the guest the number of queues, whatever the front end has been told.
+    """
     features = int(PROTOCOL_FEATURES)
     if options.tag is None:
         return DeviceOptions(
-            max_request=MAX_WRITE + _HEADERS, protocol_features=features & ~Protocol.CONFIG
+            request_queues=_REQUEST_QUEUES,
+            max_request=MAX_WRITE + _HEADERS,
+            protocol_features=features & ~Protocol.CONFIG,
         )
     return DeviceOptions(
         tag=options.tag, max_request=MAX_WRITE + _HEADERS, protocol_features=features

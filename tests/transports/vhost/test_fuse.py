@@ -230,6 +230,22 @@ def test_others_go_on_meanwhile(pairs: Pairs) -> None:
     assert k.checked([pair.frontend.wait(parked)], 2) == (0, b"")
 
 
+def test_an_answer_waits_for_who_has_asked(pairs: Pairs) -> None:
+    """Its descriptor is used again at once, by others who ask."""
+    pair = pairs(lambda data: None if opcode_of(data) == k.IOCTL else echo(data), queue_size=2)
+    parked = pair.frontend.submit(k.request(k.IOCTL, 1, unique=2), 100)
+    assert eventually(lambda: bool(pair.seen))
+    pair.server.backend.send(ok(2, b"late"))
+    assert pair.frontend.ask(k.request(k.GETATTR, 1, unique=4), 100)
+    asked = {
+        unique: pair.frontend.submit(k.request(k.GETATTR, 1, b"%d" % unique, unique=unique), 100)
+        for unique in (6, 8)
+    }
+    for unique, pending in asked.items():
+        assert k.checked([pair.frontend.wait(pending)], unique) == (0, b"%d" % unique)
+    assert k.checked([pair.frontend.wait(parked)], 2) == (0, b"late")
+
+
 def test_answered_before_it_is_parked(pairs: Pairs) -> None:
     """The other thread may be quicker than ``receive`` returns."""
     held: list[Pair] = []
