@@ -49,7 +49,7 @@ test-fast: .venv ## what needs no privileges
 test-long: .venv system-packages ## the long tests
 	@$(PYTEST) -m long --timeout=1800 $(PYTEST_ARGS) </dev/null
 
-bench: .venv ## latency, burst and local operations, beside native (root)
+bench: .venv system-packages ## latency, operations, bursts, and in a guest, beside native (root)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 clean: ## remove what the targets above made

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import click
 from rich.console import Console
 
-from bench import burst, latency, local, report, vhost
-from bench.sides import Mounter, Sides, sides
+from bench import burst, guest, latency, local, report, vhost
+from bench.sides import Mounter, Sides, fresh_ext4, sides
 from bench.watching import Deaf
 from farwatch.cli.demo.stage import farwatch_mount
 from farwatch.cli.failure import Failure
@@ -38,12 +38,20 @@ def _unmounted(source: Path, mountpoint: Path) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def _separate(source: Path, mountpoint: Path) -> Iterator[None]:
+    """Two file systems alike, for what must not hear of what is done in the other."""
+    with fresh_ext4(mountpoint.with_name("second"), mountpoint):
+        yield
+
+
 class Part(NamedTuple):
     """One part of the benchmark: how it is measured, and how it is shown."""
 
     measure: Callable[[Sides, Size], list[Any]]
     show: Callable[[Console, Any], None]
-    is_mounted: bool = True
+    mounter: Mounter | None = None
+    """What there is on the second side, where that is no mount of farwatch's."""
 
 
 PARTS = {
@@ -62,7 +70,12 @@ PARTS = {
     "vhost": Part(
         lambda on, size: list(vhost.measure(on.native.outside, size.samples, size.rounds)),
         report.show_vhost,
-        is_mounted=False,
+        mounter=_unmounted,
+    ),
+    "guest": Part(
+        lambda on, size: list(guest.measure(on, size.samples, size.operations, size.rounds)),
+        report.show_guest,
+        mounter=_separate,
     ),
 }
 
@@ -99,7 +112,7 @@ def run(
     measured: dict[str, list[Any]] = {}
     for name in names:
         part = PARTS[name]
-        with sides(mounter if part.is_mounted else _unmounted) as on:
+        with sides(part.mounter or mounter) as on:
             measured[name] = part.measure(on, size)
         part.show(console, measured[name])
     if output is not None:

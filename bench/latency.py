@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from bench.figures import Latency, latency
-from bench.sides import Side, Sides
-from bench.watching import Deaf, Watching, watching
+from bench.sides import Sides
+from bench.watching import Deaf, Read, Watching, watching
 from farwatch.events import Mask
 
 ARRIVAL_SECONDS = 5.0
@@ -98,6 +98,13 @@ SUBJECTS = {
 }
 
 
+class Hearing(Protocol):
+    """A watcher, wherever it is; the times of its reads are this machine's."""
+
+    def next(self, seconds: float) -> Read | None:
+        """The next read, or None if there is none in time."""
+
+
 class Row(NamedTuple):
     """One event type on both sides."""
 
@@ -127,7 +134,7 @@ def measure(sides: Sides, samples: int, rounds: int) -> Iterator[Row]:
                     outside = places[side.name][0]
                     watcher = watchers[side.name]
                     times[side.name].append(
-                        [_once(subject, outside, watcher, name) for name in names]
+                        [once(subject, outside, watcher, name) for name in names]
                     )
         yield Row(kind, latency(times["native"]), latency(times["farwatch"]))
 
@@ -141,16 +148,16 @@ def _watchers(
         for side in sides:
             outside, inside = places[side.name]
             watcher = stack.enter_context(watching("each", int(subject.kind), inside))
-            _until_heard(subject, side, outside, watcher)
+            until_heard(subject, side.name, outside, watcher)
             watchers[side.name] = watcher
         yield watchers
 
 
-def _until_heard(subject: Subject, side: Side, outside: Path, watcher: Watching) -> None:
+def until_heard(subject: Subject, who: str, outside: Path, watcher: Hearing) -> None:
     """Make the change on other files until the watcher hears one.
 
     What the server asks of its source follows what is watched, and for OPEN and
-    ACCESS with a delay.
+    ACCESS with a delay.  Raises Deaf.
     """
     if subject.kind & (Mask.MOVED_TO | Mask.DELETE):
         # They use up their file, of which there is one: what CREATE's probe left.
@@ -161,7 +168,7 @@ def _until_heard(subject: Subject, side: Side, outside: Path, watcher: Watching)
         _make(subject, outside, f"probe{number if subject.kind & Mask.CREATE else 0}")
         if watcher.next(patience):
             return
-    raise Deaf(f"{side.name}: no {subject.kind.name} within {ARRIVAL_SECONDS:.0f} s")
+    raise Deaf(f"{who}: no {subject.kind.name} within {ARRIVAL_SECONDS:.0f} s")
 
 
 def _make(subject: Subject, outside: Path, name: str) -> int:
@@ -172,8 +179,8 @@ def _make(subject: Subject, outside: Path, name: str) -> int:
     return started
 
 
-def _once(subject: Subject, outside: Path, watcher: Watching, name: str) -> int:
-    """Nanoseconds for one change."""
+def once(subject: Subject, outside: Path, watcher: Hearing, name: str) -> int:
+    """Nanoseconds for one change.  Raises Deaf."""
     started = _make(subject, outside, name)
     expected = subject.named(name).encode()
     while (read := watcher.next(ARRIVAL_SECONDS)) is not None:

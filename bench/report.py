@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import burst, latency, local, vhost
+from bench import burst, guest, guest_events, guest_work, latency, local, vhost
 from bench.figures import Spread
 from farwatch import __version__
 
@@ -115,6 +115,64 @@ def show_vhost(console: Console, rows: Sequence[vhost.Row]) -> None:
             f"{row.farwatch.p99:,.1f}",
             f"{row.ratio:.1f} ×",
             f"{row.farwatch.median - row.c.median:+,.1f}",
+        )
+    console.print(table, "")
+
+
+def show_guest(console: Console, rows: Sequence[guest.Row]) -> None:
+    """A table of operations for each way of caching, and one of events."""
+    work = [row for row in rows if isinstance(row, guest_work.Row)]
+    for cache in dict.fromkeys(row.cache for row in work):
+        _show_work(console, [row for row in work if row.cache == cache])
+    _show_events(console, [row for row in rows if isinstance(row, guest_events.Row)])
+
+
+def _show_work(console: Console, rows: Sequence[guest_work.Row]) -> None:
+    console.print(
+        f"[bold]In a guest, cache={rows[0].cache}[/bold], µs or MB/s: median round; the ratio "
+        "is the median round's, lowest to highest"
+    )
+    table = _table(("operation", "", "C virtiofsd", "farwatch", "ratio", "rounds", "target"))
+    for row in rows:
+        ratio = row.round_ratio
+        table.add_row(
+            row.operation,
+            row.unit,
+            f"{row.c.median:,.0f}",
+            f"{row.farwatch.median:,.0f}",
+            f"{ratio.median:.2f} ×",
+            f"{ratio.lowest:.2f} to {ratio.highest:.2f}",
+            _target(row),
+        )
+    console.print(table, "")
+
+
+def _target(row: guest_work.Row) -> str:
+    if row.target is None:
+        return ""
+    sign = "≥" if row.unit == "MB/s" else "≤"
+    return f"{sign} {row.target:.2f}{'' if row.is_met else ', missed'}"
+
+
+def _show_events(console: Console, rows: Sequence[guest_events.Row]) -> None:
+    console.print(
+        f"[bold]Events into a guest[/bold], {rows[0].guest.samples:,} each, µs: natively; on the "
+        "host, from the change to the answer in the ring (target "
+        f"{guest_events.HOST_TARGET:,.0f}); from the change to the return from read in the guest "
+        f"(target {guest_events.TARGET:,.0f})\nThe guest's clock is told from the host's to "
+        f"{max(row.clock_error for row in rows):,.0f} µs."
+    )
+    table = _table(("event", "native", "p99", "on the host", "p99", "guest", "p99", "rounds"))
+    for row in rows:
+        inside = row.guest
+        table.add_row(
+            row.kind,
+            *(
+                f"{value:,.0f}"
+                for each in (row.native, row.host, inside)
+                for value in (each.median, each.p99)
+            ),
+            f"{inside.lowest_round:,.0f} to {inside.highest_round:,.0f}",
         )
     console.print(table, "")
 

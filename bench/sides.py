@@ -67,7 +67,7 @@ def _set_up(stack: ExitStack, mounter: Mounter) -> Sides:
     mountpoint.mkdir()
     disk = base / "disk"
     disk.mkdir()
-    stack.enter_context(_fresh_ext4(base / "image", disk))
+    stack.enter_context(fresh_ext4(base / "image", disk))
     native, source = disk / "native", disk / "source"
     native.mkdir()
     source.mkdir()
@@ -76,7 +76,7 @@ def _set_up(stack: ExitStack, mounter: Mounter) -> Sides:
 
 
 @contextmanager
-def _fresh_ext4(image: Path, target: Path) -> Iterator[None]:
+def fresh_ext4(image: Path, target: Path) -> Iterator[None]:
     """A new ext4 in a sparse file, mounted on ``target``.
 
     ext4 does not use a removed inode again for a minute, and searches past all

@@ -31,6 +31,19 @@ class Read(NamedTuple):
     events: list[InotifyEvent]
 
 
+def take_read(data: bytearray) -> Read | None:
+    """Takes a read off what the watcher has written, if all of it is there."""
+    if len(data) < HEADER.size:
+        return None
+    at, length = HEADER.unpack_from(data)
+    end = HEADER.size + length
+    if len(data) < end:
+        return None
+    events = parse(bytes(data[HEADER.size : end]))
+    del data[:end]
+    return Read(at, events)
+
+
 class Watching:
     """A running watcher, one read after the other."""
 
@@ -42,7 +55,7 @@ class Watching:
     def next(self, seconds: float) -> Read | None:
         """The next read, or None if there is none within ``seconds`` or at the end."""
         deadline = time.monotonic() + seconds
-        while (read := self._parsed()) is None:
+        while (read := take_read(self._data)) is None:
             if not self._more(deadline):
                 return None
         return read
@@ -69,17 +82,6 @@ class Watching:
     def _terminated(self) -> bool:
         self._process.terminate()
         return bool(select.select([self._output], [], [], START_SECONDS)[0])
-
-    def _parsed(self) -> Read | None:
-        if len(self._data) < HEADER.size:
-            return None
-        at, length = HEADER.unpack_from(self._data)
-        end = HEADER.size + length
-        if len(self._data) < end:
-            return None
-        events = parse(bytes(self._data[HEADER.size : end]))
-        del self._data[:end]
-        return Read(at, events)
 
     def _more(self, deadline: float) -> bool:
         left = max(0.0, deadline - time.monotonic())

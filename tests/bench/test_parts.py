@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import burst, figures, watching
+from bench import burst, figures, guest, guest_events, guest_work, watching
 from bench.__main__ import PARTS, QUICK, run
 from bench.daemons import C_VIRTIOFSD
 from bench.latency import SUBJECTS
@@ -18,6 +18,9 @@ from bench.local import OPERATIONS
 from farwatch.abi.inotify import InotifyEvent
 from farwatch.events import Mask
 from tests.cli.bind import bind_mount
+from tests.guest.absent import NoGuest
+from tests.guest.kernel import kernel
+from tests.guest.machine import require_programs
 
 
 def event(name: str, mask: int = Mask.CREATE) -> InotifyEvent:
@@ -52,7 +55,7 @@ def test_every_part_runs_and_is_written_down(tmp_path: Path) -> None:
         pytest.skip(f"no {C_VIRTIOFSD} (Debian: qemu-system-common)")
     output = tmp_path / "figures.json"
     console = Console(width=160, record=True, file=StringIO())
-    assert run(QUICK, tuple(PARTS), output, console, bind_mount)
+    assert run(QUICK, tuple(name for name in PARTS if name != "guest"), output, console, bind_mount)
     written = json.loads(output.read_text())
     assert [row["kind"] for row in written["latency"]] == list(SUBJECTS)
     assert [row["operation"] for row in written["local"]] == list(OPERATIONS)
@@ -61,3 +64,28 @@ def test_every_part_runs_and_is_written_down(tmp_path: Path) -> None:
     # Both sides are the same here, so a ratio far from 1 is the benchmark's own doing.
     assert all(0.2 < row["ratio"] < 5 for row in written["latency"] + written["local"])
     assert "DELETE" in console.export_text()
+
+
+@pytest.mark.root
+@pytest.mark.guest
+@pytest.mark.timeout(400)
+def test_a_guest_is_measured(tmp_path: Path) -> None:
+    try:
+        require_programs()
+        kernel("6.12")
+    except NoGuest as absent:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no guest: {absent}")
+    output = tmp_path / "figures.json"
+    console = Console(width=160, record=True, file=StringIO())
+    assert run(QUICK, ("guest",), output, console)
+    rows = json.loads(output.read_text())["guest"]
+    work = {(row["cache"], row["operation"]) for row in rows if "operation" in row}
+    assert work == {(cache, name) for cache in guest.CACHES for name in guest_work.OPERATIONS}
+    assert [row["kind"] for row in rows if "kind" in row] == list(guest_events.KINDS)
+    # Both daemons do the same, so a time far from the other's is a fault of the measurement.
+    assert all(0.02 < row["round_ratio"]["median"] < 50 for row in rows if "operation" in row)
+    # A change cannot be heard of before it is made.
+    assert all(row["guest"]["median"] > 0 for row in rows if "kind" in row)
+    assert "git status" in console.export_text()

@@ -34,13 +34,6 @@ class EventFd:
         except BlockingIOError:
             pass
 
-    def drain(self) -> None:
-        """Take note of a wake-up."""
-        try:
-            os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass
-
     def close(self) -> None:
         """Close the descriptor."""
         fd, self.fd = self.fd, -1

@@ -55,7 +55,9 @@ class Frontend(Peer):
         self.memory: SharedMemory | None = None
         self.rings: list[DriverRing] = []
         self._inflight: tuple[int, Inflight] | None = None
-        self._replies: dict[tuple[int, int], int] = {}
+        self._under_way: dict[tuple[int, int], Pending] = {}
+        """By queue and head; a head is used again as soon as the device has given it back."""
+        self._replies: dict[Pending, int] = {}
 
     @classmethod
     def connect(cls, path: str, *, timeout: float = 10.0) -> Self:
@@ -166,18 +168,21 @@ class Frontend(Peer):
             areas.append(reply)
             buffers += _cut(reply[0], room, room_pieces, is_writable=True)
         head = ring.add(buffers)
-        pending = Pending(index, head, tuple(areas), reply)
+        pending = self._under_way[index, head] = Pending(index, head, tuple(areas), reply)
         ring.kick()
         return pending
 
     def poll(self, pending: Pending) -> bytes | None:
         """The reply, if it is there: empty for a request that has none."""
-        key = (pending.queue, pending.head)
+        if pending not in self._replies:
+            self._under_way.setdefault((pending.queue, pending.head), pending)
         for used in self.rings[pending.queue].take():
-            self._replies[pending.queue, used.head] = used.written
-        if key not in self._replies:
+            given_back = self._under_way.pop((pending.queue, used.head), None)
+            if given_back is not None:
+                self._replies[given_back] = used.written
+        written = self._replies.pop(pending, None)
+        if written is None:
             return None
-        written = self._replies.pop(key)
         memory = self._memory()
         data = b""
         if pending.reply is not None:
@@ -214,7 +219,8 @@ class Frontend(Peer):
         for _ in range(count):
             area = (memory.allocate(size), size)
             head = ring.add([Buffer(*area, is_writable=True)])
-            offered.append(Pending(index, head, (area,), area))
+            pending = self._under_way[index, head] = Pending(index, head, (area,), area)
+            offered.append(pending)
         ring.kick()
         return offered
 

@@ -18,10 +18,14 @@ class Poller:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
 
-    def add(self, fd: int, callback: Callable[[], None]) -> None:
-        """Raises ProtocolError for what cannot be waited on."""
+    def add(self, fd: int, callback: Callable[[], None], *, is_counter: bool = False) -> None:
+        """Raises ProtocolError for what cannot be waited on.
+
+        Of an eventfd (``is_counter``) each signal is told once: nobody need read it.
+        """
+        events = select.EPOLLIN | (select.EPOLLET if is_counter else 0)
         try:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, events)
         except OSError as error:
             raise ProtocolError(f"a descriptor cannot be polled: {error.strerror}") from None
         self._callbacks[fd] = callback

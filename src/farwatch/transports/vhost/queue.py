@@ -142,7 +142,7 @@ class Queue:
                 self.is_broken = False
                 self.held.clear()
             self._drop_kick()
-            self._poller.add(kick.fd, self._on_kick)
+            self._poller.add(kick.fd, self._on_kick, is_counter=True)
             self._kick = kick
         except BaseException:
             kick.close()
@@ -232,8 +232,6 @@ class Queue:
             self._error.signal()
 
     def _on_kick(self) -> None:
-        if self._kick is not None:
-            self._kick.drain()
         self._kicked(self)
 
     def _drop_kick(self) -> None:

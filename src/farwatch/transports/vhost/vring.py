@@ -31,6 +31,15 @@ _entries = virtio.DESCRIPTOR.iter_unpack
 _MASK = virtio.INDEX_MASK
 
 
+_PAGE = 4096
+_BULK = 16
+"""Descriptors from which on it is worth a look whether they are pages."""
+_PAGES = {
+    flags: [_PAGE | flags << 32 | index + 1 << 48 for index in range(LONGEST_INDIRECT)]
+    for flags in (_NEXT, _NEXT | _WRITE)
+}
+"""The second halves of descriptors of whole pages, each followed by the next in the table."""
+
 _Special = tuple[int, int, int]
 """Address, length and flags of a descriptor that is not for a piece of memory."""
 
@@ -170,6 +179,10 @@ class Vring:
             found = _follow(readable, writable, self._table, self.size, head)
         if found is not None:
             table = self._indirect_table(*found)
+            if len(table) >= _BULK * _SIZE:
+                chain = self._content(head, table)
+                if chain is not None:
+                    return chain
             if _follow(readable, writable, table, len(table) // _SIZE, 0) is not None:
                 raise BrokenRing("an indirect table in another one")
         request = self._views(readable)
@@ -178,6 +191,51 @@ class Vring:
             raise BrokenRing(f"a request of more than {self._max_request} bytes")
         room = self._views(writable)
         return Chain(head, request, room, length, sum(map(len, room)))
+
+    def _content(self, head: int, table: bytes) -> Chain | None:
+        """The chain of a large READ or WRITE as Linux makes it; None if it is anything else.
+
+            header, arguments | header, page, page … page
+            header, arguments, page, page … page | header, arguments
+
+        A list of pages is compared, and not walked.  Raises BrokenRing or BadAddress.
+        """
+        words = memoryview(table).cast("Q")
+        addresses, kinds = words[::2].tolist(), words[1::2].tolist()
+        count = len(kinds)
+        is_read = bool(kinds[2] >> 32 & _WRITE)
+        start, end, flags = (3, count - 1, _NEXT | _WRITE) if is_read else (2, count - 2, _NEXT)
+        others = (0, 1, 2) if is_read else (0, 1, count - 2)
+        if kinds[start:end] != _PAGES[flags][start:end] or kinds[-1] >> 32 & 0xFFFF != _WRITE:
+            return None
+        for index in others:
+            wanted = _NEXT if index < 2 else _NEXT | _WRITE
+            if kinds[index] >> 32 != wanted | index + 1 << 16:
+                return None
+        low, high, view = self._likely
+        pages = addresses[start:end]
+        if min(pages) < low or max(pages) + _PAGE > high:
+            return None
+        first, behind = pages[0], pages[0] + _PAGE * len(pages)
+        if pages == list(range(first, behind, _PAGE)):
+            content = [view[first - low : behind - low]]
+        else:
+            content = [view[at - low : at - low + _PAGE] for at in pages]
+        pieces = [
+            (addresses[index], addresses[index] + (kinds[index] & 0xFFFF_FFFF))
+            for index in (*others, count - 1)
+        ]
+        if not all(at < end for at, end in pieces):
+            return None
+        request, room = self._views(pieces[:2]), self._views(pieces[2:3])
+        last = self._views(pieces[3:])
+        length, size = sum(map(len, request)), sum(map(len, room)) + sum(map(len, last))
+        if is_read:
+            return Chain(head, request, [*room, *content, *last], length, size + _PAGE * len(pages))
+        length += _PAGE * len(pages)
+        if length > self._max_request:
+            raise BrokenRing(f"a request of more than {self._max_request} bytes")
+        return Chain(head, [*request, *content], [*room, *last], length, size)
 
     def _views(self, pieces: list[tuple[int, int]]) -> list[memoryview]:
         low, high, view = self._likely
