@@ -2,15 +2,18 @@
 
     requests ──> receive ──> reply            the transport's thread, which calls ``after``
                     │                         after each
-    source ──> pipeline ──> send              a thread of its own
+    source ──> pipeline ──> send              a thread of its own, or the transport's
 
 The transport calls ``receive`` and ``after``, and is given what nobody asked for at that
-moment by ``send``.
+moment by ``send``.  Where it waits for more than requests it can wait for the source as
+well, and call ``drain``: two threads would fight for Python's lock at each change that the
+client makes.  Where it cannot, as at /dev/fuse, the source has a thread.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -37,6 +40,8 @@ class Server:
         session: Session,
         modes: OpenModes,
         send: Callable[[Reply], None],
+        *,
+        is_threaded: bool = True,
     ) -> None:
         self.session = session
         self.receive = session.receive
@@ -47,22 +52,43 @@ class Server:
         self._pipeline = Pipeline(
             source, session, export.node_at, export.place_of, modes, send, own
         )
-        self._thread = threading.Thread(target=self._pipeline.run, name="source", daemon=True)
+        self._thread = (
+            threading.Thread(target=self._pipeline.run, name="source", daemon=True)
+            if is_threaded
+            else None
+        )
 
     def after(self) -> None:
-        """What is to be done after each request."""
+        """What is to be done after each request, and when ``due``."""
         session, source = self.session, self._source
         if session.was_step:
             # The agent goes on when this thread waits again, if they share a CPU.
             return
+        if self._thread is None and self._is_due():
+            self._pipeline.deliver(flush=True)
         answer = session.answer()
         if answer is not None:
             self._send(answer)
         if session.reading != source.wanted:
             source.want(session.reading)
 
+    @property
+    def due(self) -> float | None:
+        """When ``after`` is to be called though nothing happens (``time.monotonic``)."""
+        whens = [when for when in (self.session.due, self._pipeline.due) if when is not None]
+        return min(whens, default=None)
+
+    def drain(self) -> None:
+        """The source has something, and no thread of its own."""
+        self._pipeline.deliver()
+
+    def _is_due(self) -> bool:
+        due = self._pipeline.due
+        return due is not None and time.monotonic() >= due
+
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._thread is not None:
+            self._thread.start()
         return self
 
     def __exit__(
@@ -71,8 +97,9 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pipeline.stop()
-        self._thread.join()
+        if self._thread is not None:
+            self._pipeline.stop()
+            self._thread.join()
         self._pipeline.close()
         self.session.close()
 

@@ -1,4 +1,6 @@
-"""From the source to the agent: read, settle, plan, hand over.  The source's thread.
+"""From the source to the agent: read, settle, plan, hand over.
+
+In a thread of its own (``run``), or in the server's, between requests (``deliver``).
 
     read until empty --> drop what concerns nobody --> settle --> plan --> answer WAIT
 
@@ -12,6 +14,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Container
 
 from farwatch.events import Change, Key, Mask, Place, Record
@@ -23,7 +26,7 @@ from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
 
 log = logging.getLogger(__name__)
 
-_FLUSH_MILLISECONDS = 10
+_FLUSH_SECONDS = 0.01
 """How long a link count that nothing has explained yet is held back."""
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
@@ -53,6 +56,8 @@ class Pipeline:
         self._own = own
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
+        self.due: float | None = None
+        """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(self) -> None:
@@ -70,18 +75,26 @@ class Pipeline:
         poll.register(self._source.fileno(), select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            ready = poll.poll(_FLUSH_MILLISECONDS if self._settler.carrying else None)
+            ready = poll.poll(_FLUSH_SECONDS * 1000 if self._settler.carrying else None)
             for fd, _ in ready:
                 if fd == self._wake_read:
                     return
-            try:
-                self._batch(flush=not ready)
-            except Exception:
-                log.exception("a batch of events could not be delivered")
-            # Last of all: the agent may share the CPU, and starts when this thread waits.
-            answer = self._session.answer()
-            if answer is not None:
-                self._send(answer)
+            self.deliver(flush=not ready)
+
+    def deliver(self, *, flush: bool = False) -> None:
+        """Deliver what the source has; for a thread that waits for it in its own way.
+
+        ``flush`` says that nothing came until ``due``.
+        """
+        try:
+            self._batch(flush)
+        except Exception:
+            log.exception("a batch of events could not be delivered")
+        self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
+        # Last of all: the agent may share the CPU, and starts when this thread waits.
+        answer = self._session.answer()
+        if answer is not None:
+            self._send(answer)
 
     def _batch(self, flush: bool) -> None:
         session = self._session
@@ -115,16 +128,15 @@ class Pipeline:
 
     def _read(self) -> list[Record]:
         """What concerns the client, in the source's order."""
-        # What this thread does itself (a log in the export's file system) is nobody's; but
-        # it may be the last to let go of an inode that it has just looked at.
+        records = self._source.read()
         me = threading.get_native_id()
-        return self._concerned.among(
-            [
-                record
-                for record in self._source.read()
-                if record.thread != me or record.mask & _DELETE_SELF
+        if me not in self._own:
+            # What this thread does itself (a log in the export's file system) is nobody's;
+            # but it may be the last to let go of an inode that it has just looked at.
+            records = [
+                record for record in records if record.thread != me or record.mask & _DELETE_SELF
             ]
-        )
+        return self._concerned.among(records)
 
     def _matters(self, record: Record) -> bool:
         return self._session.interest.concerns(record) or self._is_below(record)

@@ -52,6 +52,8 @@ def fail(number: int, what: str = "") -> OSError:
 
 def first(views: Sequence[memoryview], size: int) -> list[memoryview]:
     """The first ``size`` bytes of some views: less if there are not so many."""
+    if sum(map(len, views)) <= size:
+        return list(views)
     found = []
     for view in views:
         if len(view) >= size:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MAX_WRITE = 1 << 20
 _HEADERS = 4096
+_LOOK_SECONDS = 0.0003
+"""A guest's next request of the same program comes within that; see `bench --only guest`."""
 _REQUEST_QUEUES = 64
 """As many as a front end may want (QEMU: ``num-request-queues``); one that it does not start
 costs next to nothing.  A guest has no use for more than it has processors."""
@@ -98,12 +100,15 @@ class Daemon:
             modes = open_modes(export)
             settings = _settings(self._options)
             session = Session(export, settings, export, modes.mode)
-            server = stack.enter_context(Server(export, source, session, modes, self._backend.send))
+            server = stack.enter_context(
+                Server(export, source, session, modes, self._backend.send, is_threaded=False)
+            )
             self._backend.serve(
                 connection,
                 server.receive,
                 server.after,
-                due=lambda: session.due,
+                due=lambda: server.due,
+                beside=(source.fileno(), server.drain),
                 instance=settings.base,
             )
 
@@ -153,15 +158,14 @@ def _device(options: Options) -> DeviceOptions:
     With one, that tells the guest the number of queues, whatever the front end has been told.
     """
     features = int(PROTOCOL_FEATURES)
+    # On an only CPU whoever is to ask next would wait for whoever looks.
+    look = _LOOK_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0
+    device = DeviceOptions(max_request=MAX_WRITE + _HEADERS, look_seconds=look)
     if options.tag is None:
-        return DeviceOptions(
-            request_queues=_REQUEST_QUEUES,
-            max_request=MAX_WRITE + _HEADERS,
-            protocol_features=features & ~Protocol.CONFIG,
+        return device._replace(
+            request_queues=_REQUEST_QUEUES, protocol_features=features & ~Protocol.CONFIG
         )
-    return DeviceOptions(
-        tag=options.tag, max_request=MAX_WRITE + _HEADERS, protocol_features=features
-    )
+    return device._replace(tag=options.tag, protocol_features=features)
 
 
 def _settings(options: Options) -> Settings:

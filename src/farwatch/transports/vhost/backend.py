@@ -86,6 +86,8 @@ class Backend:
         self._receive: Receive = _refuse
         self._after: Callable[[], None] = _nothing
         self._continuity = Continuity(0, lambda _: None)
+        self._is_expecting = False
+        """Whether there have just been requests: then more are likely."""
         self._is_stopped = False
         self._is_over = False
 
@@ -96,12 +98,14 @@ class Backend:
         after: Callable[[], None],
         *,
         due: Callable[[], float | None] = _nothing,
+        beside: tuple[int, Callable[[], None]] | None = None,
         instance: int = 0,
     ) -> None:
         """Serves until the front end is gone or ``stop`` is called; closes the connection.
 
         ``due`` is the time (``time.monotonic``) at which ``after`` is to be called though
-        nothing happens, asked for while a request is parked; None for never.
+        nothing happens; None for never.  ``beside`` is a descriptor to wait for as well,
+        and what to call when it is readable.
         ``instance`` tells the session behind ``receive`` from any other.
         A front end that breaks the protocol is let go as well, with a line in the log.
         """
@@ -113,8 +117,10 @@ class Backend:
         device = self._device = Device(
             self.options, self._poller, self._lock, self._kicked, self._drain
         )
-        self._is_over = False
+        self._is_over = self._is_expecting = False
         self._poller.add(channel.fileno(), self._on_message)
+        if beside is not None:
+            self._poller.add(*beside)
         try:
             while not (self._is_stopped or self._is_over):
                 self._wait(due)
@@ -122,8 +128,11 @@ class Backend:
                 busy, self._busy = self._busy, {}
                 for queue in busy:
                     self._take(queue)
+                self._is_expecting = bool(busy)
         finally:
             self._poller.remove(channel.fileno())
+            if beside is not None:
+                self._poller.remove(beside[0])
             self._busy.clear()
             device.close()
             self._continuity.use(None)
@@ -131,15 +140,25 @@ class Backend:
             channel.close()
 
     def _wait(self, due: Callable[[], float | None]) -> None:
-        when = due() if self._parked else None
+        when = due()
         if self._busy:
             self._poller.wait(0)
+        elif self._is_expecting and self._look():
+            pass
         elif when is None:
             self._poller.wait(None)
         else:
             self._poller.wait(max(when - time.monotonic(), 0))
         if when is not None and time.monotonic() >= when:
             self._after()
+
+    def _look(self) -> bool:
+        """Looks for what comes next, for as long as the options say; whether it came."""
+        end = time.monotonic() + self.options.look_seconds
+        while time.monotonic() < end:
+            if self._poller.wait(0):
+                return True
+        return False
 
     def stop(self) -> None:
         """Have ``serve`` return.  From any thread."""

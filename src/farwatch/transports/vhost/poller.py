@@ -35,18 +35,20 @@ class Poller:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float | None) -> bool:
         """Waits so long for something to be readable; calls what is to be called.
 
-        None waits for as long as it takes.
+        None waits for as long as it takes.  Returns whether anything was readable.
         """
-        for fd, _ in self._epoll.poll(seconds):
+        ready = self._epoll.poll(seconds)
+        for fd, _ in ready:
             if fd == self._wake:
                 os.eventfd_read(fd)
                 continue
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()
+        return bool(ready)
 
     def wake(self) -> None:
         """Have ``wait`` return.  From any thread."""

@@ -33,6 +33,8 @@ class Options(NamedTuple):
     ``notify_buf_size``    offers the notification queue, with buffers of this size
     ``max_request``        bytes of the largest request: the largest WRITE and a page
     ``protocol_features``  what is offered of PROTOCOL_FEATURES
+    ``look_seconds``       for how long to look for the next request before sleeping: to be
+                           woken takes longer than to answer one
     """
 
     tag: str = "farwatch"
@@ -40,6 +42,7 @@ class Options(NamedTuple):
     notify_buf_size: int | None = None
     max_request: int = (1 << 20) + 4096
     protocol_features: int = int(PROTOCOL_FEATURES)
+    look_seconds: float = 0.0
 
     @property
     def queues(self) -> int:
