@@ -23,7 +23,7 @@ GENERATION = 7
 
 
 def handle(node: int, generation: int = GENERATION) -> bytes:
-    """As fs/fuse/inode.c makes them (FACTS: bytes c, type 81, high, low, generation)."""
+    """As fs/fuse/inode.c makes them: 12 bytes, type 0x81, high, low, generation."""
     return struct.pack("<IiIII", 12, 0x81, node >> 32, node & 0xFFFFFFFF, generation)
 
 

@@ -34,8 +34,16 @@ def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
     compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
 
 
-@pytest.mark.parametrize("case", AT_FULL_SPEED, ids=str)
+@pytest.mark.parametrize("case", AT_FULL_SPEED[::4], ids=str)
 def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
+    stage = guests.stage(reading=reads(case.steps))
+    compare = compare_at_full_speed(case)
+    compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", AT_FULL_SPEED, ids=str)
+def test_every_case_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
     stage = guests.stage(reading=reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)

@@ -6,8 +6,10 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from tests.rules.groups import DescriptorGroup
 from tests.rules.rule import Rule, rule
 from tests.rules.scene import Scene, Watcher, wait_until
 
+F_SETOWN_EX, F_OWNER_TID = 15, 0
+"""fcntl(2), asm-generic/fcntl.h."""
 HIDDEN = Path(__file__).with_name("hidden_watcher.py")
 
 
@@ -68,6 +72,9 @@ def test_dnotify(rule: Rule) -> None:
             try:
                 fcntl.fcntl(fd, 10, number)  # F_SETSIG
                 fcntl.fcntl(fd, fcntl.F_NOTIFY, fcntl.DN_CREATE)
+                # To this thread, which blocks it: another one would be ended by it.
+                owner = struct.pack("ii", F_OWNER_TID, threading.get_native_id())
+                fcntl.fcntl(fd, F_SETOWN_EX, owner)
                 told_elsewhere(scene, scene.watcher())
                 heard = signal.sigtimedwait([number], 0) is not None
             finally:

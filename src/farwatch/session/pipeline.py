@@ -98,7 +98,10 @@ class Pipeline:
 
     def _batch(self, flush: bool) -> None:
         session = self._session
-        session.view.begin_drain()
+        # With the lock, which the server's thread holds while it answers a request: if that
+        # makes the events, waiting here is cheaper than fighting for Python's own lock.
+        with session.view.lock:
+            session.view.begin_drain()
         try:
             self._settle_and_plan(flush)
         finally:

@@ -143,21 +143,21 @@ PACED = [
 
 MERGED = [
     Case(
-        "FACTS: create q, rename q r, rename r q, unlink q",
+        "read after the fact: create q, rename q r, rename r q, unlink q",
         "CREATE|CLOSE_WRITE|DELETE q i; RENAME q i r; RENAME r i q; ATTRIB|DELETE_SELF - i",
         "CREATE q i; CLOSE_WRITE q i; RENAME q i r; RENAME r i q; DELETE q i; DEATH - i",
         disk="q=",
         told="q= r=",
     ),
     Case(
-        "FACTS: create q, link q r, unlink q, link r q",
+        "read after the fact: create q, link q r, unlink q, link r q",
         "CREATE|CLOSE_WRITE|DELETE q i; ATTRIB - i; CREATE r i",
         "CREATE q i; CLOSE_WRITE q i; CREATE r i (linked); DELETE q i; CREATE q i (linked)",
         disk="q=i",
         told="q= r=",
     ),
     Case(
-        "FACTS: create x, create y, append x, unlink x",
+        "read after the fact: create x, create y, append x, unlink x",
         "CREATE|MODIFY|CLOSE_WRITE|DELETE x i; CREATE|CLOSE_WRITE y j; ATTRIB|DELETE_SELF - i",
         "CREATE x i; MODIFY x i; CLOSE_WRITE x i; CREATE y j; CLOSE_WRITE y j; DELETE x i;"
         "DEATH - i",
@@ -468,7 +468,7 @@ RULES: dict[str, tuple[object, Callable[..., object], Proof]] = {
         lambda *_: None,
         TestAcrossBatches().test_a_third_exchange_can_be_hidden,
     ),
-    "demand": (Ledger, lambda *_: None, case_of("FACTS: create q, link")),
+    "demand": (Ledger, lambda *_: None, case_of("read after the fact: create q, link")),
     "_may_be_linked": (
         Ledger,
         lambda _, name, node: name.can(Mask.CREATE, node),
