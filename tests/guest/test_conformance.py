@@ -27,7 +27,7 @@ OF_EACH_FAMILY = list({case.path.stem.partition("-")[0]: case for case in WITH_L
 """One case for each first word of a name."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES[::2], ids=str)
 def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
     stage = guests.stage(reading=reads(case.steps))
     compare = compare_at_full_speed(case)
@@ -39,6 +39,14 @@ def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
     stage = guests.stage(reading=reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_case_paced(case: Case, native: NativeStage, guests: Guests) -> None:
+    stage = guests.stage(reading=reads(case.steps))
+    compare = compare_at_full_speed(case)
+    compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
 
 
 @pytest.mark.long

@@ -70,6 +70,7 @@ def test_the_agent_is_killed(count: int, images: Images, daemon: Daemon, export:
             scene.require_right()
 
 
+@pytest.mark.long
 def test_another_agent_takes_over(images: Images, daemon: Daemon, export: Path) -> None:
     with Scene(images.of("6.12"), daemon, export) as scene:
         agent = scene.start_agent()

@@ -75,7 +75,9 @@ def left_behind() -> list[int]:
     return [pid for pid in all_processes() if mark in environment_of(pid)]
 
 
-@pytest.mark.parametrize("leave", ["exit\r", "\x1d", "poweroff\r"])
+@pytest.mark.parametrize(
+    "leave", ["exit\r", *(pytest.param(x, marks=pytest.mark.long) for x in ("\x1d", "poweroff\r"))]
+)
 def test_a_person_plays_and_leaves(leave: str, images: Images, tmp_path: Path) -> None:
     images.of("6.12")
     with terminal(str(tmp_path)) as screen:

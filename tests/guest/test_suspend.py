@@ -85,6 +85,7 @@ def test_stopped_at_any_moment(scene: Scene) -> None:
         assert agent.errors() == ""
 
 
+@pytest.mark.long
 def test_mounted_again(scene: Scene) -> None:
     """While the host goes on: what it does in between is no event, and all is right then."""
     for number in range(ROUNDS):
@@ -103,6 +104,7 @@ def test_mounted_again(scene: Scene) -> None:
         scene.require_right()
 
 
+@pytest.mark.long
 def test_reset_at_any_moment(scene: Scene) -> None:
     """The guest's work ends in the middle; what it has told of is there, and it starts again."""
     chance = random.Random(2)

@@ -150,7 +150,13 @@ KINDS_OF_SIZE = ("cut", "cut to a page", "extend", "append", "whole")
 
 @pytest.mark.parametrize("busy", [False, True], ids=["", "while others read"])
 @pytest.mark.parametrize("kinds", [KINDS, KINDS_OF_SIZE], ids=["content", "size"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=() if mode in ("auto", "never") else pytest.mark.long)
+        for mode in MODES
+    ],
+)
 def test_pages_are_new_at_an_event(
     guest: Guest, mode: str, kinds: tuple[str, ...], busy: bool
 ) -> None:
