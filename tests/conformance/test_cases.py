@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.held_up import HeldUp
-from tests.conformance.play import Speed, Verdict, compared_full, compared_paced, play
+from tests.conformance.play import (
+    Speed,
+    Verdict,
+    compared_full,
+    compared_paced,
+    play,
+)
 from tests.conformance.script import (
     Case,
     all_cases,
@@ -102,6 +108,8 @@ def test_held_up_at_random_often(case: Case, native: NativeStage, mounts: Mounts
 def test_watch_on_the_root_of_the_export() -> None:
     steps = parse_script(EXPORT_ROOT)
     with NativeStage() as native, FarwatchStage() as stage:
+        # It cannot be played again with a longer pause: the root is no fresh directory.
+        stage.paces = stage.paces[1:]
         compared_paced(native, stage, steps, base="").require_equal(stage.name)
     with NativeStage() as native, FarwatchStage() as stage:
         compared_full(native, stage, steps, base="").require_equal(stage.name)

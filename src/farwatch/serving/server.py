@@ -52,6 +52,7 @@ class Server:
         self._pipeline = Pipeline(
             source, session, export.node_at, export.place_of, modes, send, own
         )
+        session.is_behind = self._pipeline.is_behind
         self._thread = (
             threading.Thread(target=self._pipeline.run, name="source", daemon=True)
             if is_threaded

@@ -56,6 +56,7 @@ class Pipeline:
         self._own = own
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
+        self._is_reading = False
         self.due: float | None = None
         """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -96,17 +97,23 @@ class Pipeline:
         if answer is not None:
             self._send(answer)
 
+    def is_behind(self) -> bool:
+        """Whether something waits to be read, or was read and is not planned yet."""
+        return self._is_reading or self._settler.carrying or self._source.queued() > 0
+
     def _batch(self, flush: bool) -> None:
         session = self._session
         # With the lock, which the server's thread holds while it answers a request: if that
         # makes the events, waiting here is cheaper than fighting for Python's own lock.
         with session.view.lock:
             session.view.begin_drain()
+            self._is_reading = True
         try:
             self._settle_and_plan(flush)
         finally:
             with session.view.lock:
                 session.view.end_drain()
+                self._is_reading = False
 
     def _settle_and_plan(self, flush: bool) -> None:
         settler = self._settler

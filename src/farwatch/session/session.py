@@ -110,6 +110,8 @@ class Session:
         self._access_mode = access_mode
         self._backing = backing
         self.agreed: Agreed | None = None
+        self.is_behind: Callable[[], bool] = lambda: True
+        """Whether something that has happened may not have been delivered yet."""
         self.was_step = False
         """Whether the last request belonged to a step of the agent's: then ``answer`` and
         ``reading`` say what they said before it."""
@@ -122,6 +124,7 @@ class Session:
         self.view = view = View(
             NodeTable(export.root_key, settings.generation, settings.base), settings.caching
         )
+        view.is_behind = self._is_behind
         self.interest = Interest(view.nodes)
         noflush = self.agreed is not None and self.agreed.noflush
         passthrough = self.agreed is not None and self.agreed.passthrough
@@ -303,6 +306,9 @@ class Session:
 
     def _is_agent(self, thread: int) -> bool:
         return self.channel.is_agent(thread)
+
+    def _is_behind(self) -> bool:
+        return self.is_behind()
 
     def _links_on_disk(self, node: Node) -> int:
         try:

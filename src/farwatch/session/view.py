@@ -116,6 +116,8 @@ class View:
         """Number of the source's reading that is under way; see ``local_changes``."""
         self.replayed: dict[int, None] = {}
         """Ids of nodes that only the agent has looked up, so far."""
+        self.is_behind: Callable[[], bool] = lambda: True
+        """Whether something that has happened may not have been read from the source."""
         self._undigested: dict[int, Node] = {}
         """For each thread of the agent what its last answer took a link of, if not the last:
         the client's kernel may not have counted it yet."""
@@ -141,12 +143,15 @@ class View:
     def links(self, node: Node, on_disk: int) -> int:
         """The link count to tell of a node that has ``on_disk`` links.
 
-        Never less than was told before: the disk may be ahead by removals that have not
-        been read yet, and only their replays take links away.
+        Not less than was told before while the disk may be ahead by removals that have not
+        been read yet: only their replays take links away.
         """
         if node.is_dir or node.dead:
             return on_disk
-        return max(on_disk + node.unlinks, node.nlink, 1)
+        counted = max(on_disk + node.unlinks, 1)
+        if counted >= node.nlink or node in self._undigested.values():
+            return max(counted, node.nlink)
+        return node.nlink if self.is_behind() else counted
 
     def attributes(self, node: Node, status: os.stat_result) -> bytes:
         """``fuse_attr`` to tell of a node, remembered."""
