@@ -1,4 +1,4 @@
-"""The host's part of an event's way into a guest: from the change to the answer in the ring.
+"""The host's part of an event's way into a guest: from the change to the daemon's call.
 
 In the guest's place a front end of vhost-user, which does what the agent does: it registers,
 and keeps a WAIT parked.  It makes the change itself, and sleeps until the daemon calls: to look

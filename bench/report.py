@@ -157,7 +157,7 @@ def _target(row: guest_work.Row) -> str:
 def _show_events(console: Console, rows: Sequence[guest_events.Row]) -> None:
     console.print(
         f"[bold]Events into a guest[/bold], {rows[0].guest.samples:,} each, µs: natively; on the "
-        "host, from the change to the answer in the ring (target "
+        "host, from the change until the daemon calls the front end (target "
         f"{guest_events.HOST_TARGET:,.0f}); from the change to the return from read in the guest "
         f"(target {guest_events.TARGET:,.0f})\nThe guest's clock is told from the host's to "
         f"{max(row.clock_error for row in rows):,.0f} µs."

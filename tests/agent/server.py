@@ -90,7 +90,7 @@ class Restartable:
                 {b"stop\n": self.stop, b"start\n": self.start}[command]()
                 os.write(1, command)
             if self._server is not None:
-                self._server.after()
+                self._server.tick()
 
     def close(self) -> None:
         self._running.close()

@@ -27,51 +27,51 @@ OF_EACH_FAMILY = list({case.path.stem.partition("-")[0]: case for case in WITH_L
 """One case for each first word of a name."""
 
 
-@pytest.mark.parametrize("case", CASES[::2], ids=str)
-def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage(reading=reads(case.steps))
+def paced(case: Case, native: NativeStage, guests: Guests, series: str = "6.12") -> None:
+    stage = guests.stage(series, reading=reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
 
 
-@pytest.mark.parametrize("case", AT_FULL_SPEED[::4], ids=str)
-def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage(reading=reads(case.steps))
+def at_full_speed(case: Case, native: NativeStage, guests: Guests, series: str = "6.12") -> None:
+    stage = guests.stage(series, reading=reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+
+
+@pytest.mark.parametrize("case", CASES[::2], ids=str)
+def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
+    paced(case, native, guests)
+
+
+@pytest.mark.parametrize("case", AT_FULL_SPEED[::4], ids=str)
+def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
+    at_full_speed(case, native, guests)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_case_paced(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage(reading=reads(case.steps))
-    compare = compare_at_full_speed(case)
-    compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
+    paced(case, native, guests)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", AT_FULL_SPEED, ids=str)
 def test_every_case_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage(reading=reads(case.steps))
-    compare = compare_at_full_speed(case)
-    compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+    at_full_speed(case, native, guests)
 
 
 @pytest.mark.parametrize("case", OF_EACH_FAMILY, ids=str)
 def test_paced_with_linux_6_1(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage("6.1", reading=reads(case.steps))
-    compare = compare_at_full_speed(case)
-    compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
+    paced(case, native, guests, "6.1")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", WITH_LINUX_6_1, ids=str)
 def test_every_case_with_linux_6_1(case: Case, native: NativeStage, guests: Guests) -> None:
-    stage = guests.stage("6.1", reading=reads(case.steps))
-    compare = compare_at_full_speed(case)
-    compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
+    paced(case, native, guests, "6.1")
     if case.full != "no":
-        compared_full(native, stage, case.steps, compare).require_equal(stage.name)
+        at_full_speed(case, native, guests, "6.1")
 
 
 @pytest.mark.parametrize("series", ["6.12", "6.1"])

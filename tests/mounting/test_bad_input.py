@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from farwatch.linux.mounts import MNT_DETACH, mount, umount
-from farwatch.mounting.checks import Refused, check
+from farwatch.mounting.checks import check
+from farwatch.serving.refused import Refused
 from tests.mounting.mounted import Area, is_mounted, wait_until
 from tests.stage import farwatch_command
 

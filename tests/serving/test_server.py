@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,16 @@ from farwatch.session.session import Reply, Session
 from farwatch.session.settings import Settings
 from farwatch.sources.fanotify import FanotifySource
 from tests.mounting.mounted import wait_until
-from tests.session.kernel import GENERATION, HIDDEN, Agent, Kernel, batch_of, checked
+from tests.session.kernel import (
+    FIRST_UID,
+    GENERATION,
+    HIDDEN,
+    ROOT,
+    Agent,
+    Kernel,
+    batch_of,
+    checked,
+)
 from tests.session.memory import MemoryDisk
 
 pytestmark = pytest.mark.root
@@ -49,13 +59,17 @@ class Scene:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[tuple[Server, FanotifySource, Scene]]:
+def serving(
+    directory: Path, *, longest_wait: float | None = None
+) -> Iterator[tuple[Server, FanotifySource, Scene]]:
     os.umask(0)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     sent: list[Reply] = []
     with FanotifySource.open(fd) as source, Export(fd) as export:
         modes = open_modes(export)
-        session = Session(export, Settings(GENERATION, HIDDEN), export, modes.mode)
+        session = Session(
+            export, Settings(GENERATION, HIDDEN, longest_wait=longest_wait), export, modes.mode
+        )
         with Server(export, source, session, modes, sent.append) as server:
             yield server, source, Scene(session, sent)
 
@@ -106,3 +120,19 @@ def test_it_ends_with_its_thread(tmp_path: Path) -> None:
     with serving(tmp_path):
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+def test_what_is_due_is_done_although_a_step_came_last(tmp_path: Path) -> None:
+    """An opener's step can come while the agent waits, and nothing after it for long."""
+    with serving(tmp_path, longest_wait=0.01) as (server, _, scene):
+        done = 0
+        while (batch := scene.agent.wait(done)) is not None:
+            done = batch.number
+        scene.kernel.getattr(ROOT, uid=FIRST_UID, pid=scene.agent.pid)
+        due = server.due
+        assert due is not None
+        wait_until(lambda: time.monotonic() >= due, "the time")
+        server.tick()
+        number, payload = checked(scene.sent.pop(), scene.agent.parked)
+        assert (number, batch_of(payload[16:]).steps) == (0, [])
+        assert server.due is None

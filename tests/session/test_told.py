@@ -207,6 +207,35 @@ def test_a_pinned_inode_keeps_a_link_until_its_name_is_gone(kernel: Kernel, agen
     assert kernel.getattr(node).nlink == 0
 
 
+def test_nor_does_a_look_before_its_name_is_gone_take_that_link(
+    kernel: Kernel, agent: Agent
+) -> None:
+    disk = kernel.disk
+    disk.do_file("x")
+    node = kernel.lookup("x").node
+    kernel.deliver(removed(disk, "x"))  # and somebody holds it open
+    kernel.session.is_behind = lambda: False
+    batch = agent.wait()
+    assert batch is not None
+    mark = {"uid": FIRST_UID + batch.sequence + 1, "pid": agent.pid}
+    assert kernel.lookup("x", **mark).attributes.nlink == 2
+    assert kernel.getattr(node).nlink == 2
+    kernel.unlink("x", **mark)
+    assert kernel.getattr(node).nlink != 0
+
+
+def test_a_link_that_went_elsewhere_is_not_told_for_ever(kernel: Kernel) -> None:
+    """Outside of the export: no replay takes it."""
+    disk = kernel.disk
+    disk.do_file("x")
+    disk.do_link("x", "y")
+    node = kernel.lookup("x").node
+    disk.do_remove("y")
+    assert kernel.getattr(node).nlink == 2
+    kernel.session.is_behind = lambda: False
+    assert kernel.getattr(node).nlink == 1
+
+
 def test_a_directory_that_is_gone_is_reached_through_the_hidden_one(
     kernel: Kernel, agent: Agent
 ) -> None:

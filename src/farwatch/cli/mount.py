@@ -10,8 +10,9 @@ from typing import NoReturn
 import click
 
 from farwatch.cli.failure import Failure, printable
-from farwatch.mounting.checks import Paths, Refused, check
+from farwatch.mounting.checks import Paths, check
 from farwatch.mounting.supervisor import Supervisor
+from farwatch.serving.refused import Refused
 
 
 @click.command()

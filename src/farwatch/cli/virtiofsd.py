@@ -15,8 +15,9 @@ import click
 
 from farwatch import __version__
 from farwatch.cli.failure import Failure
+from farwatch.serving.refused import Refused
 from farwatch.virtiofsd.daemon import Daemon
-from farwatch.virtiofsd.errors import BadOption, Refused
+from farwatch.virtiofsd.errors import BadOption
 from farwatch.virtiofsd.options import Options, read_options
 from farwatch.virtiofsd.table import SPECS, Effect, Spec
 

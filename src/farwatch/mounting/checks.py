@@ -7,17 +7,8 @@ import os
 from typing import NamedTuple
 
 from farwatch.linux import mounts
+from farwatch.serving.refused import Refused
 from farwatch.transports.devfuse import FSTYPE
-
-
-class Refused(Exception):
-    """A mount that cannot be: what is wrong, where, and what to do."""
-
-    def __init__(self, what: str, where: bytes | str = "", remedy: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = os.fsdecode(where)
-        self.remedy = remedy
 
 
 class Paths(NamedTuple):

@@ -29,8 +29,9 @@ from contextlib import contextmanager, suppress
 
 from farwatch.agent.endings import Status
 from farwatch.linux import mounts
-from farwatch.mounting.checks import Paths, Refused, mounted_at
+from farwatch.mounting.checks import Paths, mounted_at
 from farwatch.mounting.server import MAX_WRITE, Inherited, Unservable, serve
+from farwatch.serving.refused import Refused
 from farwatch.sources.fanotify import FanotifySource, NoSource
 from farwatch.transports.devfuse import FSTYPE, DevFuse
 

@@ -4,10 +4,10 @@
                     │                         after each
     source ──> pipeline ──> send              a thread of its own, or the transport's
 
-The transport calls ``receive`` and ``after``, and is given what nobody asked for at that
-moment by ``send``.  Where it waits for more than requests it can wait for the source as
-well, and call ``drain``: two threads would fight for Python's lock at each change that the
-client makes.  Where it cannot, as at /dev/fuse, the source has a thread.
+The transport calls ``receive`` and ``after``, ``tick`` when it is ``due``, and is given by
+``send`` what nobody asked for at that moment.  Where it waits for more than requests it can
+wait for the source as well, and call ``drain``: two threads would fight for Python's lock at
+each change that the client makes.  Where it cannot, as at /dev/fuse, the source has a thread.
 """
 
 from __future__ import annotations
@@ -60,11 +60,17 @@ class Server:
         )
 
     def after(self) -> None:
-        """What is to be done after each request, and when ``due``."""
+        """What is to be done after each request.
+
+        Nothing after a step of the agent's, which goes on when this thread waits again if
+        they share a CPU.
+        """
+        if not self.session.was_step:
+            self.tick()
+
+    def tick(self) -> None:
+        """What is to be done when ``due``."""
         session, source = self.session, self._source
-        if session.was_step:
-            # The agent goes on when this thread waits again, if they share a CPU.
-            return
         if self._thread is None and self._is_due():
             self._pipeline.deliver(flush=True)
         answer = session.answer()
@@ -75,7 +81,7 @@ class Server:
 
     @property
     def due(self) -> float | None:
-        """When ``after`` is to be called though nothing happens (``time.monotonic``)."""
+        """When ``tick`` is to be called though nothing happens (``time.monotonic``)."""
         whens = [when for when in (self.session.due, self._pipeline.due) if when is not None]
         return min(whens, default=None)
 

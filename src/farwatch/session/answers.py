@@ -36,19 +36,15 @@ from farwatch.abi.control import FIRST_UID, Op, Times
 from farwatch.abi.fuse import Opcode, Valid
 from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
+from farwatch.session.inodes import impossible, with_links
 from farwatch.session.replay import AT, KEEPING_NAMES, REMOVES, TO, Replay, Where
 from farwatch.session.request import Payload, Request, fail, names, one_name
-from farwatch.session.view import View, with_links
+from farwatch.session.view import View
 
 _CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
 _MODIFY = int(Times.MODIFY)
 _FLUSH = int(Opcode.FLUSH)
-_IMPOSSIBLE_NSEC = 999_999_999
-_MTIME_OFFSET = 4 * 8
-_SIZE = struct.Struct("<Q")
-_SIZE_OFFSET = 8
-_MTIME_NSEC_OFFSET = 6 * 8 + 4
 
 
 class Answers:
@@ -265,7 +261,7 @@ class Answers:
         attributes = self._attributes(replay.node)
         replay.done = True
         if replay.node.cached and replay.step.argument == _MODIFY:
-            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + _impossible(attributes)
+            return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + impossible(attributes)
         return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(replay.node), 0, 0) + attributes
 
     def _open(self, replay: Replay, request: Request) -> Payload:
@@ -297,21 +293,3 @@ class Answers:
 
 def _is(where: Where | None, directory: int, name: bytes) -> bool:
     return where is not None and where[0].id == directory and where[1] == name
-
-
-def _impossible(attributes: bytes) -> bytes:
-    """The same ``fuse_attr`` with an mtime that no file has, and one byte more.
-
-    A client's kernel drops the pages of a file when it hears of another mtime or size, and
-    has just been given the new ones: without this a same-size overwrite would stay unread.
-    The size has it drop them at once, before the event: who has the file mapped asks for
-    nothing.  The mtime has it drop them once more when it asks for attributes, so that what
-    was read in between is not kept either.  The answer is not valid for any time, so nobody
-    is shown it; and the first read that ends short sets the size right.
-    """
-    changed = bytearray(attributes)
-    (size,) = _SIZE.unpack_from(changed, _SIZE_OFFSET)
-    _SIZE.pack_into(changed, _SIZE_OFFSET, size + 1)
-    struct.pack_into("<Q", changed, _MTIME_OFFSET, 1)
-    struct.pack_into("<I", changed, _MTIME_NSEC_OFFSET, _IMPOSSIBLE_NSEC)
-    return bytes(changed)

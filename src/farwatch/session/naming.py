@@ -11,6 +11,7 @@ from farwatch.events import Key
 from farwatch.export.nodes import Node
 from farwatch.export.tree import Caller, Export
 from farwatch.session.files import OpenFiles
+from farwatch.session.inodes import decode_device
 from farwatch.session.replay import RENAME_EXCHANGE
 from farwatch.session.request import (
     Handler,
@@ -22,7 +23,7 @@ from farwatch.session.request import (
     names,
     one_name,
 )
-from farwatch.session.view import View, decode_device
+from farwatch.session.view import View
 
 _DOTS = (b".", b"..")
 _TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)

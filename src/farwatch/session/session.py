@@ -213,12 +213,13 @@ class Session:
 
     def _dispatch(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
+        is_marked = is_reserved(request.uid)
+        self.was_step = is_marked and opcode not in _QUIET
         if opcode == _INIT:
             return self._init(request)
         if self.agreed is None:
             raise fail(errno.EIO, "no INIT yet")
-        self.was_step = is_reserved(request.uid) and opcode not in _QUIET
-        if is_reserved(request.uid):
+        if is_marked:
             with self.view.lock:
                 if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
                     self.prunable.set()

@@ -33,71 +33,15 @@ from farwatch.abi import fuse
 from farwatch.abi.control import HIDDEN_ID
 from farwatch.events import Place
 from farwatch.export.nodes import Node, NodeTable
+from farwatch.session.inodes import ghost_attributes, pack_attributes, with_links
 from farwatch.session.replay import Replay
 from farwatch.session.settings import FILE_SECONDS, Caching
 
 STRAY_SECONDS = 2.0
 _MOST_SEEN = 1 << 16
-_BILLION = 1_000_000_000
-_U32 = 0xFFFF_FFFF
-_U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 Name = tuple[int, bytes]
 """Node id of a directory, and a name in it."""
-
-
-def encode_device(device: int) -> int:
-    """A device number as the kernel's 32 bits (``new_encode_dev`` of kdev_t.h)."""
-    major, minor = os.major(device), os.minor(device)
-    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12) & _U32
-
-
-def decode_device(device: int) -> int:
-    """The reverse of ``encode_device``."""
-    return os.makedev((device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12 & 0xFFF00))
-
-
-def pack_attributes(status: os.stat_result, nlink: int) -> bytes:
-    """``fuse_attr`` of an inode, with a link count of its own."""
-    atime, atime_ns = divmod(status.st_atime_ns, _BILLION)
-    mtime, mtime_ns = divmod(status.st_mtime_ns, _BILLION)
-    ctime, ctime_ns = divmod(status.st_ctime_ns, _BILLION)
-    device = status.st_rdev
-    return fuse.ATTR.pack(
-        status.st_ino,
-        status.st_size,
-        status.st_blocks,
-        atime & _U64,
-        mtime & _U64,
-        ctime & _U64,
-        atime_ns,
-        mtime_ns,
-        ctime_ns,
-        status.st_mode,
-        nlink,
-        status.st_uid,
-        status.st_gid,
-        encode_device(device) if device else 0,
-        status.st_blksize & _U32,
-        0,
-    )
-
-
-def ghost_attributes(node: Node, nlink: int) -> bytes:
-    """``fuse_attr`` of an inode that is gone and was never seen: its type, and no more."""
-    permissions = 0o755 if node.is_dir else 0o644
-    mode = node.kind | permissions
-    return fuse.ATTR.pack(node.id, 0, 0, 0, 0, 0, 0, 0, 0, mode, nlink, 0, 0, 0, 4096, 0)
-
-
-_NLINK_OFFSET = 6 * 8 + 4 * 4
-
-
-def with_links(attributes: bytes, nlink: int) -> bytes:
-    """The same ``fuse_attr`` with another link count."""
-    return (
-        attributes[:_NLINK_OFFSET] + nlink.to_bytes(4, "little") + attributes[_NLINK_OFFSET + 4 :]
-    )
 
 
 class View:
@@ -143,15 +87,18 @@ class View:
     def links(self, node: Node, on_disk: int) -> int:
         """The link count to tell of a node that has ``on_disk`` links.
 
-        Not less than was told before while the disk may be ahead by removals that have not
-        been read yet: only their replays take links away.
+        Not less than was told before while a removal is on its way or, for all that is
+        known, has not been read yet: only replays take links away.
         """
         if node.is_dir or node.dead:
             return on_disk
         counted = max(on_disk + node.unlinks, 1)
-        if counted >= node.nlink or node in self._undigested.values():
-            return max(counted, node.nlink)
-        return node.nlink if self.is_behind() else counted
+        if counted >= node.nlink or not (self._is_losing(node) or self.is_behind()):
+            return counted
+        return node.nlink
+
+    def _is_losing(self, node: Node) -> bool:
+        return node.unlinks > 0 or node in self._undigested.values()
 
     def attributes(self, node: Node, status: os.stat_result) -> bytes:
         """``fuse_attr`` to tell of a node, remembered."""

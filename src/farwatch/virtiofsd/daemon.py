@@ -20,6 +20,7 @@ from farwatch.abi.fuse import Init
 from farwatch.abi.vhost_user import Protocol
 from farwatch.export.tree import Export
 from farwatch.serving.confinement import become_server, settle_memory
+from farwatch.serving.refused import Refused
 from farwatch.serving.server import Server, open_modes
 from farwatch.serving.start import this_start
 from farwatch.session.session import Session
@@ -27,7 +28,6 @@ from farwatch.session.settings import Settings
 from farwatch.transports.vhost.backend import Backend
 from farwatch.transports.vhost.state import PROTOCOL_FEATURES
 from farwatch.transports.vhost.state import Options as DeviceOptions
-from farwatch.virtiofsd.errors import Refused
 from farwatch.virtiofsd.limits import raise_files_limit
 from farwatch.virtiofsd.listening import ListeningSocket
 from farwatch.virtiofsd.options import Options
@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 MAX_WRITE = 1 << 20
 _HEADERS = 4096
 _LOOK_SECONDS = 0.0003
-"""A guest's next request of the same program comes within that; see `bench --only guest`."""
+"""More than a guest's fstat takes in all (`python -m bench --only guest`): the next request
+of a program that makes one after the other comes within that."""
 _REQUEST_QUEUES = 64
 """As many as a front end may want (QEMU: ``num-request-queues``); one that it does not start
 costs next to nothing.  A guest has no use for more than it has processors."""
@@ -108,6 +109,7 @@ class Daemon:
                 server.receive,
                 server.after,
                 due=lambda: server.due,
+                tick=server.tick,
                 beside=(source.fileno(), server.drain),
                 instance=settings.base,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from farwatch.virtiofsd.errors import Refused
+from farwatch.serving.refused import Refused
 
 _MOST = 1_000_000
 """virtiofsd's own default, where the system lets it."""

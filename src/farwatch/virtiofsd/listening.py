@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from farwatch.virtiofsd.errors import Refused
+from farwatch.serving.refused import Refused
 
 _LONGEST_PATH = 107
 """Bytes of a path in ``struct sockaddr_un``, without its NUL (unix(7))."""

@@ -9,8 +9,8 @@ from typing import Self
 
 from farwatch.linux import mounts
 from farwatch.serving.confinement import Unservable, confine
+from farwatch.serving.refused import Refused
 from farwatch.sources.fanotify import FanotifySource, NoSource
-from farwatch.virtiofsd.errors import Refused
 
 
 class SharedDirectory:

@@ -98,13 +98,14 @@ class Backend:
         after: Callable[[], None],
         *,
         due: Callable[[], float | None] = _nothing,
+        tick: Callable[[], None] = _nothing,
         beside: tuple[int, Callable[[], None]] | None = None,
         instance: int = 0,
     ) -> None:
         """Serves until the front end is gone or ``stop`` is called; closes the connection.
 
-        ``due`` is the time (``time.monotonic``) at which ``after`` is to be called though
-        nothing happens; None for never.  ``beside`` is a descriptor to wait for as well,
+        ``due`` is the time (``time.monotonic``) at which ``tick`` is to be called if nothing
+        happens until then; None for never.  ``beside`` is a descriptor to wait for as well,
         and what to call when it is readable.
         ``instance`` tells the session behind ``receive`` from any other.
         A front end that breaks the protocol is let go as well, with a line in the log.
@@ -123,7 +124,7 @@ class Backend:
             self._poller.add(*beside)
         try:
             while not (self._is_stopped or self._is_over):
-                self._wait(due)
+                self._wait(due, tick)
                 self._notices.send(device.state.notifications)
                 busy, self._busy = self._busy, {}
                 for queue in busy:
@@ -139,18 +140,16 @@ class Backend:
             self._abandon()
             channel.close()
 
-    def _wait(self, due: Callable[[], float | None]) -> None:
-        when = due()
+    def _wait(self, due: Callable[[], float | None], tick: Callable[[], None]) -> None:
         if self._busy:
             self._poller.wait(0)
-        elif self._is_expecting and self._look():
-            pass
-        elif when is None:
-            self._poller.wait(None)
-        else:
-            self._poller.wait(max(when - time.monotonic(), 0))
+            return
+        if self._is_expecting and self._look():
+            return
+        when = due()
+        self._poller.wait(None if when is None else max(when - time.monotonic(), 0))
         if when is not None and time.monotonic() >= when:
-            self._after()
+            tick()
 
     def _look(self) -> bool:
         """Looks for what comes next, for as long as the options say; whether it came."""

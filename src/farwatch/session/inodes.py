@@ -1,0 +1,94 @@
+"""``fuse_attr``, the 88 bytes that a client is told of an inode (fuse.h).
+
+Written from what the disk says, and changed afterwards in two ways only: another link
+count, because a removal is still to be replayed; and an mtime and a size that no file has,
+because the client's pages are to go.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from farwatch.abi import fuse
+from farwatch.export.nodes import Node
+
+_BILLION = 1_000_000_000
+_U32 = 0xFFFF_FFFF
+_U64 = 0xFFFF_FFFF_FFFF_FFFF
+
+# Offsets in fuse_attr: ino, size, blocks and three times of 8 bytes, three of 4, mode, nlink.
+_SIZE_OFFSET = 8
+_MTIME_OFFSET = 4 * 8
+_MTIME_NSEC_OFFSET = 6 * 8 + 4
+_NLINK_OFFSET = 6 * 8 + 4 * 4
+_IMPOSSIBLE_NSEC = 999_999_999
+
+
+def encode_device(device: int) -> int:
+    """A device number as the kernel's 32 bits (``new_encode_dev`` of kdev_t.h)."""
+    major, minor = os.major(device), os.minor(device)
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12) & _U32
+
+
+def decode_device(device: int) -> int:
+    """The reverse of ``encode_device``."""
+    return os.makedev((device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12 & 0xFFF00))
+
+
+def pack_attributes(status: os.stat_result, nlink: int) -> bytes:
+    """``fuse_attr`` of an inode, with a link count of its own."""
+    atime, atime_ns = divmod(status.st_atime_ns, _BILLION)
+    mtime, mtime_ns = divmod(status.st_mtime_ns, _BILLION)
+    ctime, ctime_ns = divmod(status.st_ctime_ns, _BILLION)
+    device = status.st_rdev
+    return fuse.ATTR.pack(
+        status.st_ino,
+        status.st_size,
+        status.st_blocks,
+        atime & _U64,
+        mtime & _U64,
+        ctime & _U64,
+        atime_ns,
+        mtime_ns,
+        ctime_ns,
+        status.st_mode,
+        nlink,
+        status.st_uid,
+        status.st_gid,
+        encode_device(device) if device else 0,
+        status.st_blksize & _U32,
+        0,
+    )
+
+
+def ghost_attributes(node: Node, nlink: int) -> bytes:
+    """``fuse_attr`` of an inode that is gone and was never seen: its type, and no more."""
+    permissions = 0o755 if node.is_dir else 0o644
+    mode = node.kind | permissions
+    return fuse.ATTR.pack(node.id, 0, 0, 0, 0, 0, 0, 0, 0, mode, nlink, 0, 0, 0, 4096, 0)
+
+
+def with_links(attributes: bytes, nlink: int) -> bytes:
+    """The same ``fuse_attr`` with another link count."""
+    return (
+        attributes[:_NLINK_OFFSET] + nlink.to_bytes(4, "little") + attributes[_NLINK_OFFSET + 4 :]
+    )
+
+
+def impossible(attributes: bytes) -> bytes:
+    """The same ``fuse_attr`` with an mtime that no file has, and one byte more.
+
+    A client's kernel drops the pages of a file when it hears of another mtime or size, and
+    has just been given the new ones: without this a same-size overwrite would stay unread.
+    The size has it drop them at once, before the event: who has the file mapped asks for
+    nothing.  The mtime has it drop them once more when it asks for attributes, so that what
+    was read in between is not kept either.  The answer is not valid for any time, so nobody
+    is shown it; and the first read that ends short sets the size right.
+    """
+    changed = bytearray(attributes)
+    (size,) = struct.unpack_from("<Q", changed, _SIZE_OFFSET)
+    struct.pack_into("<Q", changed, _SIZE_OFFSET, size + 1)
+    struct.pack_into("<Q", changed, _MTIME_OFFSET, 1)
+    struct.pack_into("<I", changed, _MTIME_NSEC_OFFSET, _IMPOSSIBLE_NSEC)
+    return bytes(changed)
