@@ -168,9 +168,24 @@ def test_create_of_what_is_there(kernel: Kernel) -> None:
     kernel.disk.do_file("f", b"old")
     with pytest.raises(Refused, match="EEXIST"):
         kernel.create("f", os.O_RDWR | os.O_EXCL)
-    entry, opened = kernel.create("f")
-    assert kernel.read(entry.node, opened.fh) == b"old"
-    kernel.release(entry.node, opened.fh)
+    # The client's kernel would raise CREATE: it is to look again, and to open what is there.
+    with pytest.raises(Refused, match="ESTALE"):
+        kernel.create("f")
+    assert kernel.disk.at("f").content() == b"old"
+
+
+def test_create_of_what_is_there_is_told_to_look_again_but_once(kernel: Kernel) -> None:
+    kernel.disk.do_file("f", b"old")
+    for _ in range(2):
+        with pytest.raises(Refused, match="ESTALE"):
+            kernel.create("f", pid=41)
+        with pytest.raises(Refused, match="ESTALE"):
+            kernel.create("f", pid=42)
+        entry, opened = kernel.create("f", pid=41)
+        assert kernel.read(entry.node, opened.fh) == b"old"
+        kernel.release(entry.node, opened.fh)
+        entry, opened = kernel.create("f", pid=42)
+        kernel.release(entry.node, opened.fh)
 
 
 def test_tmpfile_has_no_link_until_it_is_linked(kernel: Kernel) -> None:

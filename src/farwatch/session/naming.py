@@ -26,6 +26,7 @@ from farwatch.session.request import (
 from farwatch.session.view import View
 
 _DOTS = (b".", b"..")
+_MOST_LOOKING = 256
 _TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)
 """The second one's id is the first field of either (``fuse_rename_in``, ``fuse_rename2_in``)."""
 
@@ -38,6 +39,8 @@ class Naming:
         self._view = view
         self._nodes = view.nodes
         self._files = files
+        self._looks_again: dict[int, tuple[int, bytes]] = {}
+        """What threads have just been told to look at again."""
         handlers: dict[int, Handler] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.MKNOD: self.mknod,
@@ -170,13 +173,35 @@ class Naming:
         return self._made(directory, name, made)
 
     def create(self, request: Request) -> Payload:
-        """CREATE: open(2) with O_CREAT of a name that the client takes for unused."""
+        """CREATE: open(2) with O_CREAT of a name that the client takes for unused.
+
+        Its kernel raises CREATE whatever the answer.  So if somebody has made the file
+        meanwhile it is told ESTALE, upon which the VFS looks again, and opens what is there;
+        but not twice, for the second time a program would hear of it.
+        """
         directory = self.directory(request.node)
         flags, mode, _, _ = fuse.CREATE_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.CREATE_IN.size)
-        key, status, fd = self._export.create(directory.key, name, mode, flags, _caller(request))
+        made = self._create(request, directory, name, mode, flags)
+        key, status, fd = made
         entry = self._made(directory, name, (key, status))
         return bytes(entry) + self._files.add(self._nodes.by_key[key], fd)
+
+    def _create(
+        self, request: Request, directory: Node, name: bytes, mode: int, flags: int
+    ) -> tuple[Key, os.stat_result, int]:
+        was_told = self._looks_again.pop(request.pid, None) == (directory.id, name)
+        if was_told or flags & os.O_EXCL:
+            return self._export.create(directory.key, name, mode, flags, _caller(request))
+        try:
+            return self._export.create(
+                directory.key, name, mode, flags | os.O_EXCL, _caller(request)
+            )
+        except FileExistsError:
+            if len(self._looks_again) >= _MOST_LOOKING:
+                self._looks_again.clear()
+            self._looks_again[request.pid] = directory.id, name
+            raise fail(errno.ESTALE) from None
 
     def tmpfile(self, request: Request) -> Payload:
         """TMPFILE: open(2) with O_TMPFILE; the file has no name yet."""
