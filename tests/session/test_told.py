@@ -13,6 +13,7 @@ from tests.session.memory import MemoryDisk
 
 UNLINK, RMDIR, RENAME_OP, TOUCH, MKNOD_OP, PIN = 5, 6, 7, 8, 1, 12
 EXCHANGE = 2
+LOOK, AGAIN = 14, 1
 
 
 def removed(disk: MemoryDisk, path: str) -> Change:
@@ -346,6 +347,49 @@ def test_a_stray_is_not_trusted_by_an_unlink(kernel: Kernel, agent: Agent) -> No
     assert kernel.lookup("x", **mark).attributes.size == 0
     kernel.unlink("x", **mark)
     assert disk.at("x").content() == b"new"
+
+
+def test_names_looked_up_early_are_asked_for_again_before_an_exchange(
+    kernel: Kernel, agent: Agent
+) -> None:
+    """The kernel would take both for names of one inode, and do nothing."""
+    disk = kernel.disk
+    a, b = disk.do_file("a"), disk.do_file("b")
+    disk.do_rename("a", "b", EXCHANGE)
+    assert kernel.lookup("a").entry_valid == 1
+    kernel.deliver(
+        Change(Kind.EXCHANGE, disk.place("a"), a.key, new_place=disk.place("b"), other=b.key)
+    )
+    batch = agent.wait()
+    assert batch is not None
+    told = [(step.op, step.name, step.argument) for step in batch.steps]
+    assert told == [(LOOK, b"a", AGAIN), (LOOK, b"b", AGAIN), (RENAME_OP, b"a", EXCHANGE)]
+    first = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    assert kernel.lookup("a", **first).attributes.ino == a.ino
+
+
+def test_of_an_inode_that_is_gone_no_link_is_taken_before_it_is_read(
+    kernel: Kernel, agent: Agent
+) -> None:
+    disk = kernel.disk
+    inode = disk.do_file("x")
+    disk.do_link("x", "y")
+    kernel.lookup("x")
+    kernel.lookup("y")
+    change = removed(disk, "y")
+    disk.do_remove("x")
+    disk.do_close(inode)
+    kernel.deliver(change)
+    batch = agent.wait()
+    assert batch is not None
+    mark = {"uid": batch.mark(UNLINK), "pid": agent.pid}
+    assert kernel.lookup("y", **mark).attributes.nlink == 2
+    kernel.unlink("y", **mark)
+    assert kernel.getattr(inode_of(kernel, inode.key)).nlink >= 1
+
+
+def inode_of(kernel: Kernel, key: Key) -> int:
+    return kernel.session.view.nodes.by_key[key].id
 
 
 # The client's own changes ---------------------------------------------------------------

@@ -137,6 +137,10 @@ KNOWN = 1 << 8
 name holds what it does, a regular file or a directory; it need not be looked at first."""
 
 
+AGAIN = 1
+"""In the ``argument`` of LOOK: the client's kernel may believe something else of the name, and
+is to ask for it although it need not."""
+
 ABOUT_NAMES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR, Op.RENAME))
 """Steps that change what names hold.  When one fails the rest of its batch is not tried."""
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from stat import S_ISDIR, S_ISREG
 
 from farwatch.abi.control import (
+    AGAIN,
     FIRST_UID,
     HIDDEN_ID,
     KNOWN,
@@ -239,7 +240,10 @@ class Replayer:
                 files.statx(pin, flags=flags, mask=files.STATX_BASIC_STATS)
 
     def _look(self, step: Step) -> None:
-        os.close(os.open(step.name, _PATH, dir_fd=self._directory(step.directory)))
+        directory = self._directory(step.directory)
+        if step.op == Op.LOOK and step.argument == AGAIN:
+            self._have_asked_again(directory, step.name)
+        os.close(os.open(step.name, _PATH, dir_fd=directory))
 
     # Inodes ----------------------------------------------------------------------
 

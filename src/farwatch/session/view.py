@@ -108,8 +108,11 @@ class View:
         return attributes
 
     def last_attributes(self, node: Node) -> bytes:
-        """``fuse_attr`` to tell of a node whose inode is gone."""
-        nlink = 0 if node.dead else max(node.unlinks, 1)
+        """``fuse_attr`` to tell of a node whose inode is gone.
+
+        Of its links none is taken before its removal has been read.
+        """
+        nlink = 0 if node.dead else max(node.unlinks, node.nlink, 1)
         node.nlink = nlink
         if not node.attr:
             node.attr = ghost_attributes(node, nlink)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from stat import S_IFDIR, S_IFLNK
 
-from farwatch.abi.control import Op, Step, Times
+from farwatch.abi.control import AGAIN, Op, Step, Times
 from farwatch.events import Change, Kind
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.planning.ground import Ground, touch_step
 from farwatch.session.planning.lifetimes import Lifetimes
-from farwatch.session.replay import RENAME_EXCHANGE, Replay, Where
+from farwatch.session.replay import AT, RENAME_EXCHANGE, TO, Replay, Where
 
 
 class Names:
@@ -109,6 +109,12 @@ class Names:
             if directory.is_dir:
                 self._look_along(where, directory)
         trusted = self._ground.trust(at, node, to, other)
+        # Who looked early believes that both names hold the same, and of such a rename the
+        # kernel makes nothing, without asking.
+        if not trusted & AT:
+            self._look(at, node, AGAIN)
+        if not trusted & TO:
+            self._look(to, other, AGAIN)
         step = Step(Op.RENAME, at[0].id, at[1], to[0].id, to[1], argument=RENAME_EXCHANGE)
         self._ground.add(Replay(step, node, at=at, to=to, other=other, trusted=trusted))
         for where in (at, to):
@@ -186,5 +192,6 @@ class Names:
         for where, found in reversed(chain):
             self._look(where, found)
 
-    def _look(self, where: Where, node: Node) -> None:
-        self._ground.add(Replay(Step(Op.LOOK, where[0].id, where[1]), node, at=where))
+    def _look(self, where: Where, node: Node, how: int = 0) -> None:
+        step = Step(Op.LOOK, where[0].id, where[1], argument=how)
+        self._ground.add(Replay(step, node, at=where))
