@@ -14,10 +14,9 @@ from farwatch.events import Key, Mask, Record
 _OPEN = int(Mask.OPEN)
 _CLOSE = int(Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
 _ISDIR = int(Mask.ISDIR)
-_ROUNDS = 3
-_PAUSE_SECONDS = 1e-4
+_PAUSES_SECONDS = (1e-4, 3e-4, 9e-4)
 """Linux 6.10 and later tell of an open before they truncate the file (O_TRUNC), and only
-then does the opener have its descriptor."""
+then does the opener have its descriptor; on a busy machine that takes a while."""
 
 
 class OpenModes:
@@ -39,12 +38,12 @@ class OpenModes:
     def learn(self, records: list[Record], read: Callable[[], list[Record]]) -> list[Record]:
         """The records, and what had to be read further to know how files were opened."""
         self._modes.clear()
-        for _ in range(_ROUNDS):
+        for pause in _PAUSES_SECONDS:
             if not self._are_missing(records):
                 break
             more = read()
             if not more:
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(pause)
                 more = read()
             records = records + more
         return records
@@ -57,7 +56,8 @@ class OpenModes:
         missing = False
         for record in opens:
             node, key = record.node, (record.thread, record.node)
-            if node is None or node in closed or key in self._modes:
+            # A thread of another pid namespace has no name here, and cannot be asked.
+            if node is None or node in closed or key in self._modes or not record.thread:
                 continue
             mode = self._ask(record.thread, node)
             if mode is None:
