@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from farwatch.export.anchor import failure
 from farwatch.export.setid import killing_set_id
 from farwatch.linux import files
+from farwatch.linux.pages import Pages
 
 __all__ = ["Content"]
 
@@ -33,15 +34,21 @@ class Content:
     """
 
     @staticmethod
-    def read_into(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read_into(fd: int, buffers: Sequence[memoryview] | Pages, offset: int) -> int:
         """Read at ``offset`` into writable buffers; the bytes read, 0 at the end."""
         if offset > _LIMIT:
             raise failure(errno.EINVAL)
+        if isinstance(buffers, Pages):
+            return buffers.read(fd, offset)
         return _moved(os.preadv, fd, buffers, offset)
 
     @staticmethod
     def write_from(
-        fd: int, buffers: Sequence[memoryview], offset: int, *, kill_suidgid: bool = False
+        fd: int,
+        buffers: Sequence[memoryview] | Pages,
+        offset: int,
+        *,
+        kill_suidgid: bool = False,
     ) -> int:
         """Write at ``offset`` (at the end with O_APPEND); the bytes written.
 
@@ -51,8 +58,8 @@ class Content:
             raise failure(errno.EINVAL)
         if kill_suidgid:
             with killing_set_id():
-                return _moved(os.pwritev, fd, buffers, offset)
-        return _moved(os.pwritev, fd, buffers, offset)
+                return _written(fd, buffers, offset)
+        return _written(fd, buffers, offset)
 
     @staticmethod
     def fsync(fd: int, datasync: bool) -> None:
@@ -91,6 +98,12 @@ class Content:
         return files.copy_file_range(
             fd_in, offset_in, fd_out, offset_out, min(length, _MOST_COPIED), flags
         )
+
+
+def _written(fd: int, buffers: Sequence[memoryview] | Pages, offset: int) -> int:
+    if isinstance(buffers, Pages):
+        return buffers.write(fd, offset)
+    return _moved(os.pwritev, fd, buffers, offset)
 
 
 def _moved(

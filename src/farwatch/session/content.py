@@ -11,7 +11,7 @@ from farwatch.abi.fuse import Opcode
 from farwatch.export.tree import Export
 from farwatch.session.files import OpenFiles
 from farwatch.session.naming import Naming
-from farwatch.session.request import Handler, Payload, Placed, Request, fail, first
+from farwatch.session.request import Handler, Payload, Placed, Request, fail, first, size_of
 from farwatch.session.view import View
 
 _COPY_LIMIT = 0x7FFF_F000
@@ -87,7 +87,7 @@ class Content:
     def write(self, request: Request) -> Payload:
         """WRITE."""
         fh, offset, size, write_flags, *_ = fuse.WRITE_IN.unpack_from(request.body)
-        if sum(map(len, request.data)) != size:
+        if size_of(request.data) != size:
             raise fail(errno.EINVAL)
         kill = bool(write_flags & fuse.WRITE_KILL_SUIDGID)
         fd = self._files.fd(fh)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from farwatch.abi import fuse
+from farwatch.linux.pages import Pages
 
 Payload = bytes | bytearray | memoryview
 """What follows the header of a reply."""
+Views = Sequence[memoryview] | Pages
+"""Content where it is."""
 
 
 class Placed(NamedTuple):
@@ -36,8 +39,8 @@ class Request(NamedTuple):
     gid: int
     pid: int
     body: memoryview
-    data: Sequence[memoryview] = ()
-    room: Sequence[memoryview] | None = None
+    data: Views = ()
+    room: Views | None = None
 
 
 Handler = Callable[[Request], Payload | Placed | None]
@@ -50,8 +53,15 @@ def fail(number: int, what: str = "") -> OSError:
     return OSError(number, what or os.strerror(number))
 
 
-def first(views: Sequence[memoryview], size: int) -> list[memoryview]:
+def size_of(views: Views) -> int:
+    """How many bytes these are."""
+    return views.size if isinstance(views, Pages) else sum(map(len, views))
+
+
+def first(views: Views, size: int) -> Views:
     """The first ``size`` bytes of some views: less if there are not so many."""
+    if isinstance(views, Pages):
+        return views.first(size) if size > 0 else []
     if sum(map(len, views)) <= size:
         return list(views)
     found = []

@@ -41,7 +41,7 @@ from farwatch.session.naming import Naming
 from farwatch.session.negotiation import Agreed, negotiate
 from farwatch.session.planning import Disk, Planner
 from farwatch.session.replay import Replay, is_reserved
-from farwatch.session.request import Handler, Payload, Placed, Request, fail, first, names
+from farwatch.session.request import Handler, Payload, Placed, Request, Views, fail, first, names
 from farwatch.session.settings import Settings
 from farwatch.session.view import Name, View
 
@@ -172,8 +172,8 @@ class Session:
     def receive(
         self,
         data: memoryview,
-        payload: Sequence[memoryview] | None = None,
-        room: Sequence[memoryview] | None = None,
+        payload: Views | None = None,
+        room: Views | None = None,
     ) -> Reply | None:
         """Answers one request; None if it has no answer, or none yet.
 
@@ -376,9 +376,7 @@ class Session:
             self._directories.close()
 
 
-def _written(
-    data: memoryview, length: int, payload: Sequence[memoryview] | None
-) -> Sequence[memoryview]:
+def _written(data: memoryview, length: int, payload: Views | None) -> Views:
     """What a WRITE has behind its arguments, no more than its header tells of."""
     if payload is None:
         return (data[_WRITE_END:length],)

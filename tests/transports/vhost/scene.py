@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from farwatch.session.request import Payload
+from farwatch.session.request import Payload, Views
 from farwatch.session.session import Session
-from farwatch.transports.vhost.backend import Backend, Receive, Views
+from farwatch.transports.vhost.backend import Backend, Receive
 from farwatch.transports.vhost.frontend import Frontend, Pending
 from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
@@ -35,7 +35,9 @@ ROOM = MAX_WRITE + 4096
 def whole(answer: Callable[[memoryview], Sequence[Payload] | None]) -> Receive:
     """``receive`` by a function that takes each request in one piece."""
 
-    def receive(data: memoryview, payload: Views, room: Views) -> Sequence[Payload] | None:
+    def receive(
+        data: memoryview, payload: Views | None, room: Views | None
+    ) -> Sequence[Payload] | None:
         return answer(memoryview(b"".join((data, *(payload or ())))))
 
     return receive

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from farwatch.abi.virtio import Feature
-from farwatch.session.request import Payload
+from farwatch.session.request import Payload, Views
 from farwatch.session.session import Session
 from farwatch.transports.vhost.driver import Buffer
 from farwatch.transports.vhost.frontend import Frontend, Pending
@@ -57,8 +57,8 @@ class Given:
     def __call__(
         self,
         data: memoryview,
-        payload: Sequence[memoryview] | None,
-        room: Sequence[memoryview] | None,
+        payload: Views | None,
+        room: Views | None,
     ) -> Sequence[Payload]:
         assert self.memory is not None
         # The guest has second thoughts, of what was read by now.

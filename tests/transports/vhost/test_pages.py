@@ -77,7 +77,8 @@ class Guest:
         except (BrokenRing, BadAddress):
             raise Broken from None
         assert chain is not None
-        request, room = b"".join(chain.readable), b"".join(chain.writable)
+        request = b"".join((*chain.readable, *(chain.sent or ())))
+        room = b"".join((*chain.writable, *(chain.space or ())))
         assert (chain.length, chain.room) == (len(request), len(room))
         return request, room
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.abi.vhost_user import Malformed
-from farwatch.session.request import Payload
+from farwatch.session.request import Payload, Views
 from farwatch.transports.vhost.chain import Chain
 from farwatch.transports.vhost.channel import Channel
 from farwatch.transports.vhost.device import Device
@@ -38,8 +38,7 @@ from farwatch.transports.vhost.state import Options
 
 log = logging.getLogger(__name__)
 
-Views = Sequence[memoryview] | None
-Receive = Callable[[memoryview, Views, Views], Sequence[Payload] | None]
+Receive = Callable[[memoryview, Views | None, Views | None], Sequence[Payload] | None]
 """Answers one request: ``Session.receive``, with a WRITE's payload and a READ's room."""
 
 _AT_ONCE = 64
@@ -309,7 +308,7 @@ class Backend:
             self._after()
 
 
-def _taken(chain: Chain) -> tuple[bytes, list[memoryview] | None]:
+def _taken(chain: Chain) -> tuple[bytes, Views | None]:
     """The request and, apart from it and where it is, what a WRITE has behind its arguments.
 
     The rest is copied, and once, so that it stays as it was when it was looked at.
@@ -334,5 +333,5 @@ def _failed(unique: int, number: int) -> Sequence[Payload]:
     return (fuse.OUT_HEADER.pack(_HEADER, -number, unique),)
 
 
-def _refuse(data: memoryview, payload: Views, room: Views) -> None:
+def _refuse(data: memoryview, payload: Views | None, room: Views | None) -> None:
     return None

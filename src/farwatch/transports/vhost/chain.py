@@ -6,9 +6,11 @@ looked at is copied first, once; only content goes to and from files as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
-from farwatch.session.request import Payload
+from farwatch.linux.pages import Pages
+from farwatch.session.request import Payload, Views
 
 
 class Chain:
@@ -19,9 +21,11 @@ class Chain:
     ``writable``  room for the reply
     ``length``    bytes of the request
     ``room``      bytes of the room
+    ``sent``      what the request has behind that: the content of a large WRITE
+    ``space``     what the room has behind that: where the content of a large READ goes
     """
 
-    __slots__ = ("head", "length", "readable", "room", "writable")
+    __slots__ = ("head", "length", "readable", "room", "sent", "space", "writable")
 
     def __init__(
         self,
@@ -30,35 +34,36 @@ class Chain:
         writable: list[memoryview],
         length: int,
         room: int,
+        sent: Pages | None = None,
+        space: Pages | None = None,
     ) -> None:
         self.head = head
         self.readable = readable
         self.writable = writable
         self.length = length
         self.room = room
+        self.sent = sent
+        self.space = space
 
     def request(self) -> bytes:
         """A copy of the request."""
-        return b"".join(self.readable)
+        return b"".join(_joined(self.readable, self.sent))
 
-    def split(self, size: int) -> tuple[bytes, list[memoryview]]:
-        """A copy of the request's first ``size`` bytes, and views of the others."""
-        before, behind = _divided(self.readable, size)
+    def split(self, size: int) -> tuple[bytes, Views]:
+        """A copy of the request's first ``size`` bytes, and the others where they are."""
+        before, behind = _divided(self.readable, self.sent, size)
         return b"".join(before), behind
 
-    def room_behind(self, size: int) -> list[memoryview]:
+    def room_behind(self, size: int) -> Views:
         """The room without its first ``size`` bytes."""
-        first = self.writable[0]
-        if len(first) == size:
-            return self.writable[1:]
-        return _divided(self.writable, size)[1]
+        return _divided(self.writable, self.space, size)[1]
 
     def write(self, parts: Sequence[Payload]) -> None:
         """Writes a reply, which must not be larger than the room."""
         data = b"".join(parts)
-        views, size = self.writable, len(data)
+        size = len(data)
         done = 0
-        for view in views:
+        for view in _joined(self.writable, self.space):
             end = done + len(view)
             if end >= size:
                 view[: size - done] = data[done:]
@@ -67,12 +72,24 @@ class Chain:
             done = end
 
 
+def _joined(views: list[memoryview], pages: Pages | None) -> Iterable[memoryview]:
+    return views if pages is None else chain(views, pages)
+
+
 def _divided(
-    views: Sequence[memoryview], size: int
-) -> tuple[Sequence[memoryview], list[memoryview]]:
+    views: list[memoryview], pages: Pages | None, size: int
+) -> tuple[Sequence[memoryview], Views]:
+    """The first ``size`` bytes of both, and what is behind these."""
+    left = size
     for place, view in enumerate(views):
-        if size < len(view):
-            before = [*views[:place], view[:size]]
-            return before, [view[size:], *views[place + 1 :]]
-        size -= len(view)
-    return views, []
+        if left <= len(view):
+            behind = views[place + 1 :]
+            if left < len(view):
+                behind.insert(0, view[left:])
+            if pages is not None:
+                return [*views[:place], view[:left]], [*behind, *pages] if behind else pages
+            return [*views[:place], view[:left]], behind
+        left -= len(view)
+    if pages is None:
+        return views, []
+    return _divided([*views, *pages], None, size)

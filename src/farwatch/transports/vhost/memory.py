@@ -22,11 +22,13 @@ from itertools import pairwise
 from typing import NamedTuple, Self
 
 from farwatch.abi.vhost_user import MemoryRegion
+from farwatch.linux.pages import Area
 from farwatch.transports.vhost.errors import BadAddress, ProtocolError
 
-_NOTHING = (0, 0, memoryview(b""))
 MAX_SLOTS = 509
 """Regions that a table may have."""
+_NOWHERE = (1 << 64, 1 << 64, memoryview(bytearray(1)))
+"""Behind every address."""
 
 
 class Region(NamedTuple):
@@ -93,8 +95,9 @@ class Memory:
         self._by_user = by_user
         self._guest_starts = [start for start, _, _ in by_guest]
         self._user_starts = [start for start, _, _ in by_user]
-        self.largest = max(by_guest, key=lambda span: span[1] - span[0], default=_NOTHING)
-        """The largest region: where its guest addresses begin and end, and its bytes."""
+        start, _, view = max(by_guest, key=lambda span: span[1] - span[0], default=_NOWHERE)
+        self.largest = Area(view, start)
+        """The largest region, by its guest addresses."""
 
     def __len__(self) -> int:
         return len(self._regions)

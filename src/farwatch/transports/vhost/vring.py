@@ -13,35 +13,23 @@ from farwatch.abi import virtio
 from farwatch.abi.virtio import Descriptor, Feature, needs_event
 from farwatch.transports.vhost import barriers
 from farwatch.transports.vhost.chain import Chain
+from farwatch.transports.vhost.descriptors import (
+    BULK,
+    LENGTH,
+    MOST,
+    SIZE,
+    Special,
+    are_pages,
+    follow,
+)
 from farwatch.transports.vhost.errors import BrokenRing
 from farwatch.transports.vhost.inflight import QueueLog
 from farwatch.transports.vhost.memory import Memory
 
-LONGEST_INDIRECT = 1024
-"""Descriptors in an indirect table, whatever the queue's size: what other devices take."""
-_NEXT = int(Descriptor.NEXT)
 _WRITE = int(Descriptor.WRITE)
 _INDIRECT = int(Descriptor.INDIRECT)
-_ORDINARY = _NEXT | _WRITE
-_UNUSUAL = 0xFFFF & ~_NEXT
-"""What changes if not only one more piece follows: the flags but for NEXT."""
-_SIZE = virtio.DESCRIPTOR.size
 _entry = virtio.DESCRIPTOR.unpack_from
-_entries = virtio.DESCRIPTOR.iter_unpack
 _MASK = virtio.INDEX_MASK
-
-
-_PAGE = 4096
-_BULK = 16
-"""Descriptors from which on it is worth a look whether they are pages."""
-_PAGES = {
-    flags: [_PAGE | flags << 32 | index + 1 << 48 for index in range(LONGEST_INDIRECT)]
-    for flags in (_NEXT, _NEXT | _WRITE)
-}
-"""The second halves of descriptors of whole pages, each followed by the next in the table."""
-
-_Special = tuple[int, int, int]
-"""Address, length and flags of a descriptor that is not for a piece of memory."""
 
 
 class Areas(NamedTuple):
@@ -172,23 +160,22 @@ class Vring:
     def _walk(self, head: int) -> Chain:
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
-        address, size, flags, _ = _entry(self._table, _SIZE * head)
+        address, size, flags, _ = _entry(self._table, SIZE * head)
         # What drivers mostly do: the first descriptor stands for a table with all of them.
-        found: _Special | None = (address, size, flags)
+        found: Special | None = (address, size, flags)
         if flags != _INDIRECT:
-            found = _follow(readable, writable, self._table, self.size, head)
+            found = follow(readable, writable, self._table, self.size, head)
         if found is not None:
             table = self._indirect_table(*found)
-            if len(table) >= _BULK * _SIZE:
+            if len(table) >= BULK * SIZE:
                 chain = self._content(head, table)
                 if chain is not None:
                     return chain
-            if _follow(readable, writable, table, len(table) // _SIZE, 0) is not None:
+            if follow(readable, writable, table, len(table) // SIZE, 0) is not None:
                 raise BrokenRing("an indirect table in another one")
         request = self._views(readable)
         length = sum(map(len, request))
-        if length > self._max_request:
-            raise BrokenRing(f"a request of more than {self._max_request} bytes")
+        self._must_be_bounded(length)
         room = self._views(writable)
         return Chain(head, request, room, length, sum(map(len, room)))
 
@@ -198,47 +185,39 @@ class Vring:
             header, arguments | header, page, page … page
             header, arguments, page, page … page | header, arguments
 
-        A list of pages is compared, and not walked.  Raises BrokenRing or BadAddress.
+        A list of pages is compared, and not walked; of the last one there may be a part only.
+        Raises BrokenRing or BadAddress.
         """
         words = memoryview(table).cast("Q")
-        addresses, kinds = words[::2].tolist(), words[1::2].tolist()
-        count = len(kinds)
-        is_read = bool(kinds[2] >> 32 & _WRITE)
-        start, end, flags = (3, count - 1, _NEXT | _WRITE) if is_read else (2, count - 2, _NEXT)
-        others = (0, 1, 2) if is_read else (0, 1, count - 2)
-        if kinds[start:end] != _PAGES[flags][start:end] or kinds[-1] >> 32 & 0xFFFF != _WRITE:
+        kinds = words[1::2].tolist()
+        count, is_read = len(kinds), bool(kinds[2] >> 32 & _WRITE)
+        start, end = (3, count) if is_read else (2, count - 2)
+        if not are_pages(kinds, start, end, is_read):
             return None
-        for index in others:
-            wanted = _NEXT if index < 2 else _NEXT | _WRITE
-            if kinds[index] >> 32 != wanted | index + 1 << 16:
-                return None
-        low, high, view = self._likely
-        pages = addresses[start:end]
-        if min(pages) < low or max(pages) + _PAGE > high:
+        pages = self._likely.pages(words[2 * start : 2 * end : 2].tolist(), kinds[end - 1] & LENGTH)
+        if pages is None:
             return None
-        first, behind = pages[0], pages[0] + _PAGE * len(pages)
-        if pages == list(range(first, behind, _PAGE)):
-            content = [view[first - low : behind - low]]
-        else:
-            content = [view[at - low : at - low + _PAGE] for at in pages]
+        others = (0, 1, 2) if is_read else (0, 1, count - 2, count - 1)
         pieces = [
-            (addresses[index], addresses[index] + (kinds[index] & 0xFFFF_FFFF))
-            for index in (*others, count - 1)
+            (words[2 * index], words[2 * index] + (kinds[index] & LENGTH)) for index in others
         ]
-        if not all(at < end for at, end in pieces):
+        if not all(at < behind for at, behind in pieces):
             return None
-        request, room = self._views(pieces[:2]), self._views(pieces[2:3])
-        last = self._views(pieces[3:])
-        length, size = sum(map(len, request)), sum(map(len, room)) + sum(map(len, last))
+        request, room = self._views(pieces[:2]), self._views(pieces[2:])
+        length, size = sum(map(len, request)), sum(map(len, room))
         if is_read:
-            return Chain(head, request, [*room, *content, *last], length, size + _PAGE * len(pages))
-        length += _PAGE * len(pages)
+            self._must_be_bounded(length)
+            return Chain(head, request, room, length, size + pages.size, space=pages)
+        self._must_be_bounded(length + pages.size)
+        return Chain(head, request, room, length + pages.size, size, sent=pages)
+
+    def _must_be_bounded(self, length: int) -> None:
         if length > self._max_request:
             raise BrokenRing(f"a request of more than {self._max_request} bytes")
-        return Chain(head, [*request, *content], [*room, *last], length, size)
 
     def _views(self, pieces: list[tuple[int, int]]) -> list[memoryview]:
-        low, high, view = self._likely
+        area = self._likely
+        low, high, view = area.start, area.end, area.view
         found = [
             view[start - low : end - low] for start, end in pieces if low <= start and end <= high
         ]
@@ -251,50 +230,6 @@ class Vring:
         """A copy, so that it stays what it was while it is walked."""
         if flags & ~_WRITE != _INDIRECT or not self._indirect:
             raise BrokenRing(f"a descriptor with flags {flags:#x}")
-        if not length or length % _SIZE or length > LONGEST_INDIRECT * _SIZE:
+        if not length or length % SIZE or length > MOST * SIZE:
             raise BrokenRing(f"an indirect table of {length} bytes")
         return b"".join(self._views([(address, address + length)]))
-
-
-def _follow(
-    readable: list[tuple[int, int]],
-    writable: list[tuple[int, int]],
-    table: memoryview | bytes,
-    size: int,
-    index: int,
-) -> _Special | None:
-    """Adds what a chain names that begins at ``index`` in a table of ``size`` descriptors.
-
-    Each piece of memory is a pair of guest addresses: the first, and the one behind.
-    Returns the descriptor that ends the chain if that is not for a piece of memory.
-    Raises BrokenRing.
-    """
-    walked = start = end = 0
-    some, is_writable = (writable, _WRITE) if writable else (readable, 0)
-    while True:
-        first = index
-        # They mostly follow each other in the table; and what lies one behind the other in
-        # memory becomes one piece.
-        for address, length, flags, following in _entries(table[_SIZE * index :]):
-            index += 1
-            if address != end or flags & _UNUSUAL != is_writable:
-                if start != end:
-                    some.append((start, end))
-                start = end = address
-                if flags & ~_ORDINARY:
-                    return address, length, flags
-                if flags & _WRITE != is_writable:
-                    if is_writable:
-                        raise BrokenRing("something to read behind what is to be written")
-                    some, is_writable = writable, _WRITE
-            end += length
-            if following != index or not flags & _NEXT:
-                break
-        if not flags & _NEXT:
-            if start != end:
-                some.append((start, end))
-            return None
-        walked += index - first
-        if following >= size or walked >= size:
-            raise BrokenRing(f"a chain goes on to {following}, and should have ended")
-        index = following
