@@ -18,7 +18,6 @@ from farwatch.transports.vhost.descriptors import (
     LENGTH,
     MOST,
     SIZE,
-    Special,
     are_pages,
     follow,
 )
@@ -26,9 +25,11 @@ from farwatch.transports.vhost.errors import BrokenRing
 from farwatch.transports.vhost.inflight import QueueLog
 from farwatch.transports.vhost.memory import Memory
 
+_NEXT = int(Descriptor.NEXT)
 _WRITE = int(Descriptor.WRITE)
 _INDIRECT = int(Descriptor.INDIRECT)
 _entry = virtio.DESCRIPTOR.unpack_from
+_entries = virtio.DESCRIPTOR.iter_unpack
 _MASK = virtio.INDEX_MASK
 
 
@@ -161,23 +162,54 @@ class Vring:
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
         address, size, flags, _ = _entry(self._table, SIZE * head)
-        # What drivers mostly do: the first descriptor stands for a table with all of them.
-        found: Special | None = (address, size, flags)
-        if flags != _INDIRECT:
+        if flags == _INDIRECT:
+            # What drivers mostly do: the first descriptor stands for a table with all of them.
+            table = self._indirect_table(address, size, flags)
+            sight = self._content if len(table) >= BULK * SIZE else self._few
+            chain = sight(head, table)
+            if chain is not None:
+                return chain
+            found = follow(readable, writable, table, len(table) // SIZE, 0)
+        else:
             found = follow(readable, writable, self._table, self.size, head)
+            if found is not None:
+                table = self._indirect_table(*found)
+                found = follow(readable, writable, table, len(table) // SIZE, 0)
         if found is not None:
-            table = self._indirect_table(*found)
-            if len(table) >= BULK * SIZE:
-                chain = self._content(head, table)
-                if chain is not None:
-                    return chain
-            if follow(readable, writable, table, len(table) // SIZE, 0) is not None:
-                raise BrokenRing("an indirect table in another one")
+            raise BrokenRing("an indirect table in another one")
         request = self._views(readable)
         length = sum(map(len, request))
         self._must_be_bounded(length)
         room = self._views(writable)
         return Chain(head, request, room, length, sum(map(len, room)))
+
+    def _few(self, head: int, table: bytes) -> Chain | None:
+        """The chain of a few pieces, as Linux makes most; None if it is anything else.
+
+        All in the largest region, and each descriptor followed by the next in the table.
+        """
+        area = self._likely
+        low, high, view = area.start, area.end, area.view
+        request: list[memoryview] = []
+        room: list[memoryview] = []
+        length = size = 0
+        for behind, (address, count, flags, following) in enumerate(_entries(table), 1):
+            if address < low or address + count > high or not count:
+                return None
+            piece = view[address - low : address - low + count]
+            if flags & _WRITE:
+                room.append(piece)
+                size += count
+            elif room:
+                return None
+            else:
+                request.append(piece)
+                length += count
+            if flags & ~_WRITE != _NEXT or following != behind:
+                break
+        if flags & ~_WRITE or length > self._max_request:
+            return None
+        return Chain(head, request, room, length, size)
 
     def _content(self, head: int, table: bytes) -> Chain | None:
         """The chain of a large READ or WRITE as Linux makes it; None if it is anything else.
@@ -232,4 +264,7 @@ class Vring:
             raise BrokenRing(f"a descriptor with flags {flags:#x}")
         if not length or length % SIZE or length > MOST * SIZE:
             raise BrokenRing(f"an indirect table of {length} bytes")
-        return b"".join(self._views([(address, address + length)]))
+        area = self._likely
+        if area.start <= address and address + length <= area.end:
+            return area.view[address - area.start : address - area.start + length].tobytes()
+        return b"".join(self._memory.guest(address, length))
