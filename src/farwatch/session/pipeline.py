@@ -121,7 +121,7 @@ class Pipeline:
         # One event that was read at once is what somebody waits for; it needs no more.
         changes = settler.lone(records[0]) if len(records) == 1 else None
         own: frozenset[Place] = frozenset()
-        if changes is None and (records or flush):
+        if changes is None and (records or flush) and not settler.is_own(records):
             records, disk = collect(records, self._read_with_modes, self._at, settler)
             own = self._changed_by_the_client(records)
             changes = settler.settle(records, disk, self._told, flush=flush)

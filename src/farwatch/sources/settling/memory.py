@@ -56,6 +56,11 @@ class Memory:
         self.departed: set[Key] = set()
         self.suspects: dict[Place, list[Record]] = {}
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing waits for what comes; who may still die does not count."""
+        return not (self.carried or self.expected or self.anticipated or self.suspects)
+
     def expect_nothing(self) -> None:
         """The queue was empty for a while, or overflowed: what was on its way is not."""
         self.expected.clear()

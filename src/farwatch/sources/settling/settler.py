@@ -10,6 +10,7 @@ from farwatch.sources.settling.crowd import crowded
 from farwatch.sources.settling.masks import (
     CREATE,
     DELETE,
+    DELETE_SELF,
     ISDIR,
     KINDS,
     MIDLIFE,
@@ -97,6 +98,29 @@ class Settler:
             return None
         return self._plain((record,))
 
+    def is_own(self, records: Sequence[Record]) -> bool:
+        """Whether a batch tells nothing, being all of the server's own doing, and plain.
+
+        Nothing waits from before, and no name has more than one event, nor a rename.  Then
+        settle() would tell nothing and remember nothing: it need not be asked.  That is what
+        a queue gives that is read after each change that the client makes.
+        """
+        memory = self._memory
+        if self.held or not memory.is_clear:
+            return False
+        own, departed = memory.own, memory.departed
+        once: set[Place] = set()
+        for mask, thread, place, node, _ in records:
+            dies = place.directory if place is not None and place.name == SELF else node
+            if thread not in own or (mask & DELETE_SELF and dies in departed):
+                return False
+            names = mask & STRUCTURE
+            if names:
+                if place is None or names & (names - 1) or names == RENAME or place in once:
+                    return False
+                once.add(place)
+        return True
+
     def _plain(self, records: Sequence[Record]) -> list[Change] | None:
         """The changes of a few records that need no walk; None if they do.
 
@@ -105,7 +129,7 @@ class Settler:
         read at once, and there the time until the event is told counts.
         """
         memory = self._memory
-        if memory.carried or memory.expected or memory.anticipated or memory.suspects or self.held:
+        if self.held or not memory.is_clear:
             return None
         changes: list[Change] = []
         once: set[Place] = set()
