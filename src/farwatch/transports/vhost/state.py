@@ -50,6 +50,10 @@ class Options(NamedTuple):
         return 1 + self.request_queues + (self.notify_buf_size is not None)
 
 
+_FS_NOTIFICATION = int(Feature.FS_NOTIFICATION)
+"""An int: it is looked at for each request, and a Flag takes a microsecond."""
+
+
 class Answer(NamedTuple):
     """A reply's payload, and descriptors that are sent with it and closed then."""
 
@@ -88,7 +92,7 @@ class State:
     @property
     def notifications(self) -> Queue | None:
         """The queue for what nobody has asked for, if the driver has agreed on one."""
-        if self.features & Feature.FS_NOTIFICATION:
+        if self.features & _FS_NOTIFICATION:
             return self.queues[virtio.NOTIFICATION_QUEUE]
         return None
 
