@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import struct
 import threading
@@ -80,13 +81,13 @@ class Backend:
         self._parked: dict[int, _Parked] = {}
         self._notices = Notices(self._lock)
         self._busy: dict[Queue, None] = {}
+        self._awake: dict[Queue, None] = {}
+        """Queues that were emptied, and whose driver was not asked to kick for more yet."""
         self._device: Device | None = None
         self._channel: Channel | None = None
         self._receive: Receive = _refuse
         self._after: Callable[[], None] = _nothing
         self._continuity = Continuity(0, lambda _: None)
-        self._is_expecting = False
-        """Whether there have just been requests: then more are likely."""
         self._is_stopped = False
         self._is_over = False
 
@@ -117,7 +118,7 @@ class Backend:
         device = self._device = Device(
             self.options, self._poller, self._lock, self._kicked, self._drain
         )
-        self._is_over = self._is_expecting = False
+        self._is_over = False
         self._poller.add(channel.fileno(), self._on_message)
         if beside is not None:
             self._poller.add(*beside)
@@ -128,22 +129,25 @@ class Backend:
                 busy, self._busy = self._busy, {}
                 for queue in busy:
                     self._take(queue)
-                self._is_expecting = bool(busy)
         finally:
             self._poller.remove(channel.fileno())
             if beside is not None:
                 self._poller.remove(beside[0])
             self._busy.clear()
+            self._awake.clear()
             device.close()
             self._continuity.use(None)
             self._abandon()
             channel.close()
 
     def _wait(self, due: Callable[[], float | None], tick: Callable[[], None]) -> None:
+        if self._awake and not self._busy:
+            if self._look():
+                return
+            self._rest()
         if self._busy:
+            self._see_more()
             self._poller.wait(0)
-            return
-        if self._is_expecting and self._look():
             return
         when = due()
         self._poller.wait(None if when is None else max(when - time.monotonic(), 0))
@@ -151,12 +155,29 @@ class Backend:
             tick()
 
     def _look(self) -> bool:
-        """Looks for what comes next, for as long as the options say; whether it came."""
+        """Looks for what comes next, for as long as the options say; whether it came.
+
+        There have just been requests, so more are likely.  They are seen in the ring itself,
+        with no kick.  Whoever else wants this CPU has it in between: to look is only worth
+        it as long as nobody does, and it may be the guest that has to run first.
+        """
         end = time.monotonic() + self.options.look_seconds
         while time.monotonic() < end:
-            if self._poller.wait(0):
+            self._see_more()
+            if self._poller.wait(0) or self._busy:
                 return True
+            os.sched_yield()
         return False
+
+    def _see_more(self) -> None:
+        for queue in self._awake:
+            if queue.has_more:
+                self._busy[queue] = None
+
+    def _rest(self) -> None:
+        """Has every queue kick again; those that have got something meanwhile are busy."""
+        awake, self._awake = self._awake, {}
+        self._busy.update((queue, None) for queue in awake if not queue.rest())
 
     def stop(self) -> None:
         """Have ``serve`` return.  From any thread."""
@@ -224,6 +245,7 @@ class Backend:
         for _ in range(_AT_ONCE):
             chain = queue.pop()
             if chain is None:
+                self._awake[queue] = None
                 return
             self._answer(queue, chain)
         self._busy[queue] = None

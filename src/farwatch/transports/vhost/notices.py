@@ -40,7 +40,9 @@ class Notices:
         while queue is not None and waiting:
             chain = queue.pop()
             if chain is None:
-                return
+                if queue.rest():
+                    return
+                continue
             notice = waiting.popleft()
             size = sum(map(len, notice))
             with self._lock:

@@ -187,23 +187,32 @@ class Queue:
     # Requests --------------------------------------------------------------------
 
     def pop(self) -> Chain | None:
-        """The next request; None if there is none, also since the ring is broken or stopped."""
+        """The next request; None if there is none, also since the ring is broken or stopped.
+
+        For one that comes later there may be no kick until ``rest``.
+        """
         ring = self._ring
         if ring is None or self.is_broken or not self.is_enabled:
             return None
         try:
-            while True:
-                chain = ring.pop()
-                if chain is not None:
-                    if chain.head in self.held:
-                        raise BrokenRing(f"descriptor {chain.head} is with the device already")
-                    self.held[chain.head] = chain
-                    return chain
-                if ring.rest():
-                    return None
+            chain = ring.pop()
+            if chain is not None:
+                if chain.head in self.held:
+                    raise BrokenRing(f"descriptor {chain.head} is with the device already")
+                self.held[chain.head] = chain
+            return chain
         except (BrokenRing, BadAddress) as error:
             self.fail(str(error))
             return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``pop`` has something to look at, kicked or not."""
+        return self._ring is not None and self._ring.has_more and self.takes_requests
+
+    def rest(self) -> bool:
+        """Asks for a kick when there is more.  False if there is something already."""
+        return not self.takes_requests or self._ring is None or self._ring.rest()
 
     def complete(self, chain: Chain, reply: Sequence[Payload]) -> None:
         """Writes the reply, gives the chain back and calls the driver.

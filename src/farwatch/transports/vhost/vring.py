@@ -124,6 +124,11 @@ class Vring:
             self._log.taken(head)
         return self._walk(head)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether ``pop`` would find something."""
+        return self._available[1] != self.next or bool(self._again)
+
     def rest(self) -> bool:
         """The ring seemed empty: asks for a kick.  False if there is something after all."""
         if not self._event_idx:
