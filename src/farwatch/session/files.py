@@ -69,20 +69,24 @@ class OpenFiles:
         """
         backing_id = 0
         flags = self._flags
+        if self._backing is not None:
+            backing_id = self._back(self._backing, node, fd)
+            if backing_id:
+                flags |= int(Open.PASSTHROUGH)
+        node.cached |= not backing_id
+        return self._enter(OpenFile(node, fd, backing_id != 0), flags, backing_id)
+
+    def _back(self, backing: BackingFiles, node: Node, fd: int) -> int:
+        """The backing id that an open goes to; 0 if it goes to none."""
         state = self._modes.get(node.id)
-        backed = state.backed if state is not None else not _gives_privileges(fd)
-        if self._backing is not None and backed:
-            try:
-                backing_id = self._backing.acquire(node.key, fd)
-                flags |= Open.PASSTHROUGH
-            except OSError:
-                if state is not None:
-                    raise
-                backed = False
-        else:
-            backed = False
-        node.cached |= not backed
-        return self._enter(OpenFile(node, fd, backed), flags, backing_id)
+        if not (state.backed if state is not None else not _gives_privileges(fd)):
+            return 0
+        try:
+            return backing.acquire(node.key, fd)
+        except OSError:
+            if state is not None:
+                raise
+            return 0
 
     def open_replay(self, node: Node) -> bytes:
         """An open with no file behind it; its ``OPEN_OUT``."""
