@@ -109,8 +109,10 @@ class Change(NamedTuple):
 
     A ``place`` of None means that only watches on the node itself are to hear
     of it.  ``linked`` marks a CREATE that is a further name of a node (a hard
-    link), and an ATTRIB or DELETE that belongs to a link count.  ``other`` is the second
-    node of an EXCHANGE, and what a RENAME replaced if a link count said so.
+    link), an ATTRIB or DELETE that belongs to a link count, and a DEATH that was
+    reported before the last name went, because nobody had the inode open.
+    ``other`` is the second node of an EXCHANGE, and what a RENAME replaced if a
+    link count said so.
     """
 
     kind: Kind

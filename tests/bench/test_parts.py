@@ -66,6 +66,7 @@ def test_every_part_runs_and_is_written_down(tmp_path: Path) -> None:
     assert "DELETE" in console.export_text()
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.guest
 @pytest.mark.timeout(400)

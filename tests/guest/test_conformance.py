@@ -39,12 +39,12 @@ def at_full_speed(case: Case, native: NativeStage, guests: Guests, series: str =
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
 
 
-@pytest.mark.parametrize("case", CASES[::2], ids=str)
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
 def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
     paced(case, native, guests)
 
 
-@pytest.mark.parametrize("case", AT_FULL_SPEED[::4], ids=str)
+@pytest.mark.parametrize("case", AT_FULL_SPEED[::8], ids=str)
 def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
     at_full_speed(case, native, guests)
 

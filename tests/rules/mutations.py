@@ -39,22 +39,19 @@ def apply(names: str, known: Mapping[str, Mutation]) -> None:
 
 def unarmed_is_acted_on(_: str) -> None:
     """A marked request that is not armed is taken for what it looks like."""
-    from farwatch.session.session import Session
+    from farwatch.session.marked import Marked
 
-    original = Session._marked
+    original = Marked.answer
 
-    def marked(self: Session, request: Any) -> Any:
+    def answer(self: Marked, request: Any) -> Any:
         try:
             return original(self, request)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ECANCELED):
                 raise
-            handler = self._handlers.get(request.opcode)
-            if handler is None:
-                raise OSError(errno.ENOSYS, "") from None
-            return handler(request)
+            return self._handler(request.opcode)(request)
 
-    Session._marked = marked  # type: ignore[method-assign]
+    Marked.answer = answer  # type: ignore[method-assign]
 
 
 def any_thread_is_the_agent(_: str) -> None:
@@ -370,7 +367,7 @@ def without_passthrough(_: str) -> None:
     from farwatch.mounting import server
 
     original = server._settings
-    server._settings = lambda: original()._replace(passthrough=False)
+    server._settings = lambda fsnotify: original(fsnotify)._replace(passthrough=False)
 
 
 def true_mtime_at_modify(_: str) -> None:

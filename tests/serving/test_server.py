@@ -14,7 +14,8 @@ import pytest
 from farwatch.events import Mask
 from farwatch.export.tree import Export
 from farwatch.serving.server import Server, open_modes
-from farwatch.session.session import Reply, Session
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 from farwatch.session.settings import Settings
 from farwatch.sources.fanotify import FanotifySource
 from tests.mounting.mounted import wait_until

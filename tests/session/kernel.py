@@ -14,7 +14,8 @@ from typing import NamedTuple, cast
 
 from farwatch.events import Change, Key, Place
 from farwatch.export.tree import Export
-from farwatch.session.session import Reply, Session
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 from farwatch.session.settings import Settings
 from tests.session.memory import MemoryDisk, Tree
 

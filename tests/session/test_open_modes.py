@@ -21,6 +21,8 @@ from tests.session.memory import MemoryDisk
 DIRECT_IO, KEEP_CACHE, NOFLUSH, PASSTHROUGH = 1 << 0, 1 << 1, 1 << 5, 1 << 7
 OPEN_CLOSE = 9
 ALL = 0xFFFFFFFF
+KEEPS_MARKS = 1 << 29
+"""In flags2: who asks for that is told of events, and nothing is replayed."""
 
 
 class Backing:
@@ -68,7 +70,7 @@ def kernel(disk: MemoryDisk, backing: Backing) -> Kernel:
         cast("BackingFiles", backing),
     )
     made = Kernel(disk, session)
-    made.init(45, ALL, ALL)
+    made.init(45, ALL, ALL & ~KEEPS_MARKS)
     return made
 
 

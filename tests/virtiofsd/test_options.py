@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.cli.virtiofsd import given, virtiofsd
 from farwatch.session.settings import Caching
 from farwatch.virtiofsd.compat import read_compat
@@ -193,6 +194,25 @@ def test_what_is_wrong(line: str, words: str) -> None:
 def test_what_click_refuses(line: str) -> None:
     with pytest.raises(click.UsageError):
         parse(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "dialects"),
+    [
+        ("", {Dialect.CURRENT, Dialect.POSTED, Dialect.AGGREGATED}),
+        ("--fsnotify=none", set()),
+        ("--fsnotify=current", {Dialect.CURRENT}),
+        ("--fsnotify=posted", {Dialect.CURRENT, Dialect.POSTED, Dialect.AGGREGATED}),
+        ("--fsnotify=parented", set(Dialect)),
+    ],
+)
+def test_whose_watches_are_placed_on_the_server(line: str, dialects: set[Dialect]) -> None:
+    assert parse(f"--shared-dir=/d --fd=3 {line}").fsnotify == dialects
+
+
+def test_notifications_are_offered_only_when_asked_for() -> None:
+    assert not parse("--shared-dir=/d --fd=3").notifications
+    assert parse("--shared-dir=/d --fd=3 --notifications").notifications
 
 
 def test_every_option_of_the_table_can_be_given() -> None:

@@ -34,7 +34,20 @@ what it watches (MARK, on a node; mask 0 removes).  A node is its id and its gen
     ENDED   server -> client  nothing more will come for this node's mark
 
 Little endian, names are bytes without a NUL, lengths are in bytes.  A sequence counts the
-events and endings sent to one client from 1, and is never used twice.
+events and endings sent to one client from 1, and is never used twice.  docs/protocol.md
+has the whole of it.
+
+What was posted.  POSTED and AGGREGATED carry a name as inotify(7) hands it out: with its
+NUL, padded with NULs to a multiple of 16, ``namelen`` counting all of these.  PARENTED
+carries it bare.  Its three forms of event:
+
+    inode      parent     notify_parent  name
+    directory  0          0              entry    CREATE, DELETE, MOVED_FROM, MOVED_TO, and
+                                                  what happened to a child without a node
+    child      directory  1              entry    what happened to a child; ON_CHILD is set
+    node       0          0              none     what happened to the node itself
+
+The generation is the inode's, in each of them.
 """
 
 from __future__ import annotations
@@ -75,11 +88,15 @@ AGGREGATED_IN = Struct("<II")
 PARENTED_IN = Struct("<Q")
 """mask."""
 POSTED_OUT = Struct("<QQII")
-"""inode, mask, namelen, cookie; the name behind it, with its NUL if namelen is not 0."""
+"""inode, mask, namelen, cookie; behind it the name, padded."""
 AGGREGATED_OUT = Struct("<QQIII4x")
-"""inode, mask, namelen, cookie, generation; the name."""
+"""inode, mask, namelen, cookie, generation; behind it the name, padded."""
 PARENTED_OUT = Struct("<QQQIIB7x")
-"""inode, parent, mask, namelen, generation, notify_parent; the name."""
+"""inode, parent, mask, namelen, generation, notify_parent; behind it the name, bare."""
+PADDED = 16
+"""``sizeof(struct inotify_event)``, to a multiple of which inotify(7) pads a name."""
+ON_CHILD = 0x0800_0000
+"""FAN_EVENT_ON_CHILD of fanotify(7), which PARENTED sets with ``notify_parent``."""
 
 BEGIN_IN = Struct("<III4x")
 """version, mode (``Mode``), flags (0)."""
@@ -112,6 +129,7 @@ KINDS = (
     | Mask.MOVE_SELF
 )
 """What a mask may ask for: inotify(7)'s kinds."""
+_ENTRIES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO
 
 
 class Dialect(StrEnum):
@@ -188,6 +206,8 @@ class Marking(NamedTuple):
     generation: int | None
     """None: the dialect has none."""
     flags: int = 0
+    group: int = 0
+    """POSTED: whose watch it is.  A node's mark is the union of what its groups ask for."""
 
 
 class Event(NamedTuple):
@@ -275,9 +295,8 @@ def decode_event(data: bytes | memoryview) -> Event:
     name, new_name = names[:size], names[size:]
     if bool(parent) != bool(name) or bool(new_parent) != bool(new_name):
         raise Malformed("EVENT: a name without a directory, or a directory without a name")
-    for each in (name, new_name):
-        if len(each) > NAME_MAX or b"/" in each or b"\0" in each or each in (b".", b".."):
-            raise Malformed("EVENT: not a name")
+    if not all(_is_entry(each) for each in (name, new_name) if each):
+        raise Malformed("EVENT: not a name")
     return Event(
         mask,
         node,
@@ -314,8 +333,8 @@ def decode_marking(dialect: Dialect, data: bytes | memoryview) -> Marking:
     try:
         match dialect:
             case Dialect.POSTED:
-                mask, _, action = POSTED_IN.unpack(data)
-                return Marking(mask if Action(action) is Action.ADD else 0, None)
+                mask, group, action = POSTED_IN.unpack(data)
+                return Marking(mask if Action(action) is Action.ADD else 0, None, group=group)
             case Dialect.AGGREGATED:
                 mask, generation = AGGREGATED_IN.unpack(data)
                 return Marking(mask, generation)
@@ -334,46 +353,81 @@ def encode_posted(dialect: Dialect, event: Event, *, to_parent: bool) -> bytes:
 
     ``to_parent`` has it told to the directory, with the name, else to the node itself.
     """
-    name = event.name + b"\0" if event.name else b""
     if dialect is Dialect.PARENTED:
-        return (
-            PARENTED_OUT.pack(
-                event.node, event.parent, event.mask, len(name), event.generation, to_parent
-            )
-            + name
-        )
-    inode, generation = event.node, event.generation
+        return _encode_parented(event, to_parent=to_parent)
+    inode, generation, name = event.node, event.generation, b""
     if to_parent:
-        inode, generation = event.parent, event.parent_generation
-    else:
-        name = b""
+        inode, generation, name = event.parent, event.parent_generation, _padded(event.name)
     if dialect is Dialect.POSTED:
         return POSTED_OUT.pack(inode, event.mask, len(name), event.cookie) + name
     return AGGREGATED_OUT.pack(inode, event.mask, len(name), event.cookie, generation) + name
 
 
+def _encode_parented(event: Event, *, to_parent: bool) -> bytes:
+    inode, parent, generation = event.node, 0, event.generation
+    mask, name = event.mask, b""
+    if to_parent:
+        name = event.name
+        if event.mask & _ENTRIES or not event.node:
+            inode, generation = event.parent, event.parent_generation
+        else:
+            parent, mask = event.parent, event.mask | ON_CHILD
+    return PARENTED_OUT.pack(inode, parent, mask, len(name), generation, bool(parent)) + name
+
+
 def decode_posted(dialect: Dialect, data: bytes | memoryview) -> tuple[Event, bool]:
     """The reverse of ``encode_posted``.  Raises Malformed."""
-    cookie = parent = generation = 0
+    if dialect is Dialect.PARENTED:
+        return _decode_parented(data)
+    layout = POSTED_OUT if dialect is Dialect.POSTED else AGGREGATED_OUT
     try:
-        if dialect is Dialect.PARENTED:
-            node, parent, mask, size, generation, to_parent = PARENTED_OUT.unpack_from(data)
-            rest = bytes(data[PARENTED_OUT.size :])
-        elif dialect is Dialect.POSTED:
-            node, mask, size, cookie = POSTED_OUT.unpack_from(data)
-            rest = bytes(data[POSTED_OUT.size :])
-            to_parent = bool(size)
-        else:
-            node, mask, size, cookie, generation = AGGREGATED_OUT.unpack_from(data)
-            rest = bytes(data[AGGREGATED_OUT.size :])
-            to_parent = bool(size)
+        inode, mask, size, cookie, *rest = layout.unpack_from(data)
     except error as reason:
         raise Malformed(f"FSNOTIFY ({dialect}): {reason}") from None
-    if len(rest) != size or (size and rest[-1]):
-        raise Malformed(f"FSNOTIFY ({dialect}): a name of {size} in {len(rest)} bytes")
-    name = rest[:-1]
-    if b"/" in name or b"\0" in name or name in (b".", b".."):
+    generation = rest[0] if rest else 0
+    padded = _behind(dialect, layout, data, size)
+    if not padded:
+        return Event(mask, inode, cookie=cookie, generation=generation), False
+    name = padded.rstrip(b"\0")
+    if len(name) == len(padded) or not _is_entry(name):
         raise Malformed(f"FSNOTIFY ({dialect}): not a name")
-    if dialect is not Dialect.PARENTED and to_parent:
-        return Event(mask, 0, node, name, cookie=cookie, parent_generation=generation), True
-    return Event(mask, node, parent, name, cookie=cookie, generation=generation), bool(to_parent)
+    return Event(mask, 0, inode, name, cookie=cookie, parent_generation=generation), True
+
+
+def _decode_parented(data: bytes | memoryview) -> tuple[Event, bool]:
+    dialect = Dialect.PARENTED
+    try:
+        inode, parent, mask, size, generation, to_parent = PARENTED_OUT.unpack_from(data)
+    except error as reason:
+        raise Malformed(f"FSNOTIFY ({dialect}): {reason}") from None
+    name = _behind(dialect, PARENTED_OUT, data, size)
+    if name and not _is_entry(name):
+        raise Malformed(f"FSNOTIFY ({dialect}): not a name")
+    if to_parent:
+        if to_parent != 1 or not parent or not name:
+            raise Malformed(f"FSNOTIFY ({dialect}): an event on a child without its place")
+        return Event(mask & ~ON_CHILD, inode, parent, name, generation=generation), True
+    if name:
+        return Event(mask, 0, inode, name, parent_generation=generation), True
+    return Event(mask, inode, generation=generation), False
+
+
+def _behind(dialect: Dialect, layout: Struct, data: bytes | memoryview, size: int) -> bytes:
+    rest = bytes(data[layout.size :])
+    if len(rest) != size:
+        raise Malformed(f"FSNOTIFY ({dialect}): a name of {size} in {len(rest)} bytes")
+    return rest
+
+
+def _padded(name: bytes) -> bytes:
+    return name.ljust((len(name) // PADDED + 1) * PADDED, b"\0")
+
+
+def _is_entry(name: bytes) -> bool:
+    """Whether a directory can have an entry of that name, other than ``.`` and ``..``."""
+    return (
+        0 < len(name) <= NAME_MAX
+        and b"/" not in name
+        and b"\0" not in name
+        and name not in (b".", b"..")
+    )

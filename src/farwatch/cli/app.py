@@ -25,6 +25,7 @@ SUMMARIES = {
     "unmount": "Unmount a farwatch mount.",
     "virtiofsd": "Share a directory with a virtual machine, likewise.",
     "agent": "Deliver remote changes in a guest.",
+    "serve": "Serve a directory to programs without a mount.",
     "demo": "Show it: half a minute, in a temporary directory.",
 }
 """Every command and its line in ``farwatch --help``.  The command ``x`` is the

@@ -9,10 +9,12 @@ from typing import NoReturn
 
 import click
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.cli.failure import Failure, printable
 from farwatch.mounting.checks import Paths, check
 from farwatch.mounting.supervisor import Supervisor
 from farwatch.serving.refused import Refused
+from farwatch.session.settings import SPOKEN
 
 
 @click.command()
@@ -22,7 +24,16 @@ from farwatch.serving.refused import Refused
 @click.option(
     "--log-file", type=click.Path(dir_okay=False), help="Append messages here, not to stderr."
 )
-def mount(source: str, target: str, daemon: bool, log_file: str | None) -> None:
+@click.option(
+    "--fsnotify",
+    type=click.Choice(tuple(SPOKEN)),
+    default="posted",
+    show_default=True,
+    help="Whose watches are placed on the server: none; current, of kernels that ask for"
+    " farwatch's protocol; posted, also in the layouts of 2021; parented, also in that of 2022,"
+    " which other kernels ask for by mistake.  No released kernel asks for any: it has an agent.",
+)
+def mount(source: str, target: str, daemon: bool, log_file: str | None, fsnotify: str) -> None:
     """Mount directory SRC on MNT, with remote changes delivered.
 
     Whoever watches below MNT is told of every change that anybody makes in SRC.
@@ -30,10 +41,11 @@ def mount(source: str, target: str, daemon: bool, log_file: str | None) -> None:
     """
     try:
         paths = check(source, target)
+        spoken = SPOKEN[fsnotify]
         if daemon:
-            _run_detached(paths, log_file)
+            _run_detached(paths, log_file, spoken)
         _log_to(log_file)
-        status = Supervisor(paths).run(lambda: click.echo(ready_line(paths)))
+        status = Supervisor(paths, spoken).run(lambda: click.echo(ready_line(paths)))
     except Refused as refused:
         raise _failure(refused) from None
     sys.exit(status)
@@ -61,12 +73,12 @@ def _log_to(log_file: str | None) -> None:
     )
 
 
-def _run_detached(paths: Paths, log_file: str | None) -> NoReturn:
+def _run_detached(paths: Paths, log_file: str | None, fsnotify: frozenset[Dialect]) -> NoReturn:
     """Runs the supervisor in the background; exits when it is ready or has failed."""
     read, write = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
         os.close(read)
-        _be_daemon(paths, log_file, write)
+        _be_daemon(paths, log_file, fsnotify, write)
     os.close(write)
     with os.fdopen(read, "rb") as answer:
         message = answer.readline().rstrip(b"\n")
@@ -80,7 +92,9 @@ def _run_detached(paths: Paths, log_file: str | None) -> NoReturn:
     )
 
 
-def _be_daemon(paths: Paths, log_file: str | None, answer: int) -> NoReturn:
+def _be_daemon(
+    paths: Paths, log_file: str | None, fsnotify: frozenset[Dialect], answer: int
+) -> NoReturn:
     status = 1
     try:
         os.setsid()
@@ -94,7 +108,7 @@ def _be_daemon(paths: Paths, log_file: str | None, answer: int) -> NoReturn:
             os.write(answer, b"ready\n")
             os.close(answer)
 
-        status = Supervisor(paths).run(ready)
+        status = Supervisor(paths, fsnotify).run(ready)
     except Refused as refused:
         words = (refused.what, refused.where, refused.remedy)
         os.write(answer, b"\0".join(map(os.fsencode, words)).replace(b"\n", b" ") + b"\n")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from farwatch.events import Key, Place
 from farwatch.export.anchor import Anchor, Caller, failure, fd_link
 from farwatch.export.setid import killing_set_id
-from farwatch.linux.files import AT_EMPTY_PATH, NOW, OMIT, syncfs, utimensat
+from farwatch.linux.files import AT_EMPTY_PATH, NOW, OMIT, check_access, syncfs, utimensat
 
 __all__ = ["NOW", "OMIT", "Attributes", "SetAttr"]
 
@@ -71,6 +71,14 @@ class Attributes(Anchor):
                 raise
             return False
         return True
+
+    def must_be_readable(self, node: Key) -> None:
+        """Raises OSError(EACCES) if this thread may not read a node; it is not opened."""
+        fd = self._open_path(node)
+        try:
+            check_access(fd_link(fd), os.R_OK)
+        finally:
+            os.close(fd)
 
     def setattr(
         self,

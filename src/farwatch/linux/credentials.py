@@ -11,7 +11,7 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -118,6 +118,16 @@ def capget() -> Capabilities:
 def capset(capabilities: Capabilities) -> None:
     """Set this thread's capabilities.  OSError(EPERM) for more than is permitted."""
     _capset(_HEADER, _packed(capabilities))
+
+
+def capsetter(capabilities: Capabilities) -> Callable[[], None]:
+    """``capset`` of these, made ready for who does it often."""
+    packed = _packed(capabilities)
+
+    def put() -> None:
+        _capset(_HEADER, packed)
+
+    return put
 
 
 def raise_effective(capabilities: int) -> None:

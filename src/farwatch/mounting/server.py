@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.export.backing import BackingFiles
 from farwatch.export.tree import Export
 from farwatch.serving.confinement import Unservable, become_server, confine, settle_memory
@@ -14,7 +15,7 @@ from farwatch.serving.server import Server, open_modes
 from farwatch.serving.start import this_start
 from farwatch.session.pruning import Pruner
 from farwatch.session.session import Session
-from farwatch.session.settings import Settings
+from farwatch.session.settings import DIALECTS, Settings
 from farwatch.sources.fanotify import FanotifySource
 from farwatch.transports.devfuse import DevFuse
 
@@ -30,6 +31,8 @@ class Inherited(NamedTuple):
     source: FanotifySource
     tree: int
     """A detached clone of the mount that the export is on, from the export down."""
+    fsnotify: frozenset[Dialect] = DIALECTS
+    """The dialects in which the kernel may keep its own marks; none that is out does."""
 
 
 def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
@@ -37,13 +40,13 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
 
     ``on_ready`` is called once, when the mount answers and an agent delivers.
     """
-    device, source, tree = inherited
+    device, source, tree, fsnotify = inherited
     become_server()
     mount_fd = confine(tree)
     source.silence(mount_fd)
     with Export(mount_fd) as export, BackingFiles(device.fileno()) as backing:
         modes = open_modes(export)
-        session = Session(export, _settings(), export, modes.mode, backing)
+        session = Session(export, _settings(fsnotify), export, modes.mode, backing)
         settle_memory()
         with (
             Server(export, source, session, modes, device.send) as server,
@@ -52,9 +55,15 @@ def serve(inherited: Inherited, on_ready: Callable[[], None]) -> None:
             device.serve(server.receive, _until_ready(server, on_ready))
 
 
-def _settings() -> Settings:
+def _settings(fsnotify: frozenset[Dialect]) -> Settings:
     start = this_start()
-    return Settings(start.generation, start.hidden_name, passthrough=True, max_write=MAX_WRITE)
+    return Settings(
+        start.generation,
+        start.hidden_name,
+        passthrough=True,
+        max_write=MAX_WRITE,
+        fsnotify=fsnotify,
+    )
 
 
 @contextmanager

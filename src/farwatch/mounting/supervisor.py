@@ -27,11 +27,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.agent.endings import Status
 from farwatch.linux import mounts
 from farwatch.mounting.checks import Paths, mounted_at
 from farwatch.mounting.server import MAX_WRITE, Inherited, Unservable, serve
 from farwatch.serving.refused import Refused
+from farwatch.session.settings import DIALECTS
 from farwatch.sources.fanotify import FanotifySource, NoSource
 from farwatch.transports.devfuse import FSTYPE, DevFuse
 
@@ -51,8 +53,10 @@ _REASONS = {
 class Supervisor:
     """One mount, from its making to its end."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, fsnotify: frozenset[Dialect] = DIALECTS) -> None:
+        """``fsnotify`` are the dialects in which the kernel may keep its own marks."""
         self._paths = paths
+        self._fsnotify = fsnotify
         self._server = 0
         self._server_fd = -1
         self._agent: subprocess.Popen[bytes] | None = None
@@ -96,7 +100,7 @@ class Supervisor:
             os.close(src_fd)
         try:
             with DevFuse(MAX_WRITE) as device, source:
-                self._fork_server(Inherited(device, source, tree))
+                self._fork_server(Inherited(device, source, tree, self._fsnotify))
                 try:
                     device.mount(source_path, target, 0)
                 except OSError as error:

@@ -4,10 +4,15 @@
                     │                         after each
     source ──> pipeline ──> send              a thread of its own, or the transport's
 
+    session ──> notifications                 to ``send``; or the transport takes them from
+                                              the session when it can send one
+
 The transport calls ``receive`` and ``after``, ``tick`` when it is ``due``, and is given by
 ``send`` what nobody asked for at that moment.  Where it waits for more than requests it can
 wait for the source as well, and call ``drain``: two threads would fight for Python's lock at
-each change that the client makes.  Where it cannot, as at /dev/fuse, the source has a thread.
+each change that the client makes.  Where it cannot, as at /dev/fuse, the source has a thread;
+that one also sends the notifications, so that they keep their order, and whoever answers
+requests never waits for a lock of the client's kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ from farwatch.export.tree import Export
 from farwatch.linux.openers import access_mode
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
-from farwatch.session.session import Reply, Session
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 from farwatch.sources.fanotify import FanotifySource
 
 
@@ -42,7 +48,12 @@ class Server:
         send: Callable[[Reply], None],
         *,
         is_threaded: bool = True,
+        wake: Callable[[], None] | None = None,
     ) -> None:
+        """``wake`` is for a transport that takes notifications itself.
+
+        The source's thread, if there is one, calls it when the session has one.
+        """
         self.session = session
         self.receive = session.receive
         self._source = source
@@ -52,7 +63,12 @@ class Server:
         self._pipeline = Pipeline(
             source, session, export.node_at, export.place_of, modes, send, own
         )
-        session.is_behind = self._pipeline.is_behind
+        session.on_asked = self._ask_source
+        self._takes = wake is not None
+        if wake is None:
+            self._pipeline.notify = self._notify
+        elif is_threaded:
+            self._pipeline.notify = wake
         self._thread = (
             threading.Thread(target=self._pipeline.run, name="source", daemon=True)
             if is_threaded
@@ -73,11 +89,22 @@ class Server:
         session, source = self.session, self._source
         if self._thread is None and self._is_due():
             self._pipeline.deliver(flush=True)
-        answer = session.answer()
-        if answer is not None:
+        while (answer := session.answer()) is not None:
             self._send(answer)
+        if session.has_notice and not self._takes:
+            if self._thread is None:
+                self._notify()
+            else:
+                self._pipeline.wake()
         if session.reading != source.wanted:
             source.want(session.reading)
+        if session.hears_itself == source.is_silent:
+            source.be_silent(is_silent=not session.hears_itself)
+
+    def _ask_source(self) -> None:
+        """A client that keeps its own marks is answered when the source has been asked."""
+        self._source.want(self.session.reading)
+        self._source.be_silent(is_silent=not self.session.hears_itself)
 
     @property
     def due(self) -> float | None:
@@ -88,6 +115,10 @@ class Server:
     def drain(self) -> None:
         """The source has something, and no thread of its own."""
         self._pipeline.deliver()
+
+    def _notify(self) -> None:
+        while (notice := self.session.next_notice()) is not None:
+            self._send(notice)
 
     def _is_due(self) -> bool:
         due = self._pipeline.due

@@ -25,6 +25,20 @@ from farwatch.session.request import (
 )
 from farwatch.session.view import View
 
+CHANGES: frozenset[int] = frozenset(
+    (
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.SYMLINK,
+        Opcode.LINK,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.CREATE,
+    )
+)
+"""What may change a name."""
 _DOTS = (b".", b"..")
 _MOST_LOOKING = 256
 _TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)
@@ -272,7 +286,7 @@ class Naming:
         ESTALE makes the VFS ask again; by then it believes the disk.
         """
         believed = self._view.believed(directory, name)
-        if believed is None:
+        if believed is None or self._view.is_truthful:
             return
         key = self._export.node_at(directory.key, name)
         if key is not None and key != believed.key:

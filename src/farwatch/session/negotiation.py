@@ -6,6 +6,14 @@ import errno
 from typing import NamedTuple
 
 from farwatch.abi import fuse
+from farwatch.abi.fsnotify import (
+    HAVE_FSNOTIFY,
+    PARENTED_INIT,
+    PARENTED_MINOR,
+    POSTED_INIT,
+    POSTED_MINOR,
+    Dialect,
+)
 from farwatch.abi.fuse import Init
 from farwatch.session.request import fail
 from farwatch.session.settings import Settings
@@ -38,10 +46,15 @@ POSIX_ACL, and locks, which stay in the client's kernel.
 
 
 class Agreed(NamedTuple):
-    """The outcome: the protocol's minor version and flags."""
+    """The outcome: the protocol's minor version and flags.
+
+    ``fsnotify``  how the client keeps its own marks; None: it keeps none.  POSTED may turn out
+                  to be AGGREGATED.
+    """
 
     minor: int
     flags: Init
+    fsnotify: Dialect | None = None
 
     @property
     def passthrough(self) -> bool:
@@ -65,26 +78,58 @@ def negotiate(body: memoryview, settings: Settings) -> tuple[Agreed | None, byte
         return None, fuse.INIT_OUT.pack(fuse.MAJOR, fuse.NEWEST_MINOR, *[0] * 10)
     if major < fuse.MAJOR or minor < fuse.OLDEST_MINOR:
         raise fail(errno.EPROTO, f"FUSE {major}.{minor} is too old, 7.31 is needed")
-    offered = low
+    offered = low & ~int(Init.INIT_EXT)
     if fuse.has_init_ext(minor) and low & Init.INIT_EXT and len(body) >= fuse.INIT_IN.size:
-        offered |= fuse.INIT_IN.unpack_from(body)[4] << 32
+        offered = low | fuse.INIT_IN.unpack_from(body)[4] << 32
+    dialect = _dialect(minor, offered, low, len(body), settings)
     wanted = ALWAYS & ~settings.refused
-    if settings.passthrough and fuse.takes_passthrough(minor):
+    # What is passed through is done by the program's thread: nobody knew whose it was.
+    if settings.passthrough and fuse.takes_passthrough(minor) and dialect is None:
         wanted |= Init.PASSTHROUGH
     flags = Init(offered & wanted)
-    agreed = Agreed(min(minor, fuse.NEWEST_MINOR), flags)
+    agreed = Agreed(min(minor, fuse.NEWEST_MINOR), flags, dialect)
+    bits = int(flags) | (_FLAG[dialect] if dialect is not None else 0)
     answer = fuse.INIT_OUT.pack(
         fuse.MAJOR,
         agreed.minor,
         readahead,
-        flags & 0xFFFF_FFFF,
+        bits & 0xFFFF_FFFF,
         64,
         48,
         settings.max_write,
         1,
         settings.max_write // _PAGE,
         0,
-        flags >> 32,
+        bits >> 32,
         1 if agreed.passthrough else 0,
     )
     return agreed, answer
+
+
+_FLAG = {
+    Dialect.CURRENT: HAVE_FSNOTIFY,
+    Dialect.POSTED: POSTED_INIT,
+    Dialect.AGGREGATED: POSTED_INIT,
+    Dialect.PARENTED: PARENTED_INIT,
+}
+
+
+def _dialect(minor: int, offered: int, low: int, size: int, settings: Settings) -> Dialect | None:
+    """How a client keeps its own marks, if it asks to.
+
+    The posted flags have been given away since; of those they are told by what can only be
+    asked for in the old way.
+    """
+    allowed = settings.fsnotify
+    if offered & HAVE_FSNOTIFY and Dialect.CURRENT in allowed:
+        return Dialect.CURRENT
+    if (
+        low & POSTED_INIT
+        and minor == POSTED_MINOR
+        and size == fuse.INIT_IN_SHORT.size
+        and not allowed.isdisjoint((Dialect.POSTED, Dialect.AGGREGATED))
+    ):
+        return Dialect.POSTED if Dialect.POSTED in allowed else Dialect.AGGREGATED
+    if offered & PARENTED_INIT and minor == PARENTED_MINOR and Dialect.PARENTED in allowed:
+        return Dialect.PARENTED
+    return None

@@ -16,22 +16,46 @@ import select
 import threading
 import time
 from collections.abc import Callable, Container
+from contextlib import suppress
+from typing import Protocol
 
 from farwatch.events import Change, Key, Mask, Place, Record
 from farwatch.session.concerned import Concerned
+from farwatch.session.fsnotify.subscription import Subscription
 from farwatch.session.openmodes import OpenModes
-from farwatch.session.session import Reply, Session
-from farwatch.sources.fanotify import FanotifySource
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
 
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.01
 """How long a link count that nothing has explained yet is held back."""
+_STOP, _LOOK = b"x", b"."
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
 _OPEN = int(Mask.OPEN)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
+
+
+class Source(Protocol):
+    """What a pipeline reads: ``sources.fanotify``, or one client's share of it."""
+
+    @property
+    def wanted(self) -> int:
+        """The kinds that reading makes which are asked for now (Mask bits)."""
+
+    def want(self, mask: int) -> None:
+        """Ask for exactly these of the READING kinds from now on."""
+
+    def read(self, limit: int = ...) -> list[Record]:
+        """What has happened; an empty list if nothing waits."""
+
+    def queued(self) -> int:
+        """How many events wait to be read."""
+
+    def fileno(self) -> int:
+        """For poll: readable when something happened."""
 
 
 class Pipeline:
@@ -39,14 +63,20 @@ class Pipeline:
 
     def __init__(
         self,
-        source: FanotifySource,
+        source: Source,
         session: Session,
         node_at: Callable[[Key, bytes], Key | None],
         place_of: Callable[[Key], Place | None],
         modes: OpenModes,
         send: Callable[[Reply], None],
         own: Container[int],
+        client_of: Callable[[int], int] | None = None,
     ) -> None:
+        """``own`` are the threads that serve the client.
+
+        ``client_of`` says which client a thread serves, by its number, 0 for none; without it
+        there is one.
+        """
         self._source = source
         self._session = session
         self._node_at = node_at
@@ -54,6 +84,12 @@ class Pipeline:
         self._modes = modes
         self._send = send
         self._own = own
+        self.notify: Callable[[], None] = lambda: None
+        """Called when the session has a notification."""
+        self._subscription: Subscription | None = None
+        session.is_behind = session.must_catch_up = self.is_behind
+        number = session.client
+        session.client_of = client_of or (lambda thread: number if thread in own else 0)
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
         self._is_reading = False
@@ -63,7 +99,12 @@ class Pipeline:
 
     def stop(self) -> None:
         """Ends ``run``, from another thread."""
-        os.write(self._wake_write, b"x")
+        os.write(self._wake_write, _STOP)
+
+    def wake(self) -> None:
+        """Has ``run`` call ``notify`` if the session has a notification, from another thread."""
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, _LOOK)
 
     def close(self) -> None:
         """Close the pipe; ``run`` has returned."""
@@ -78,7 +119,7 @@ class Pipeline:
         while True:
             ready = poll.poll(_FLUSH_SECONDS * 1000 if self._settler.carrying else None)
             for fd, _ in ready:
-                if fd == self._wake_read:
+                if fd == self._wake_read and _STOP in os.read(fd, 4096):
                     return
             self.deliver(flush=not ready)
 
@@ -93,9 +134,10 @@ class Pipeline:
             log.exception("a batch of events could not be delivered")
         self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
         # Last of all: the agent may share the CPU, and starts when this thread waits.
-        answer = self._session.answer()
-        if answer is not None:
+        while (answer := self._session.answer()) is not None:
             self._send(answer)
+        if self._session.has_notice:
+            self.notify()
 
     def is_behind(self) -> bool:
         """Whether something waits to be read, or was read and is not planned yet."""
@@ -108,6 +150,15 @@ class Pipeline:
         with session.view.lock:
             session.view.begin_drain()
             self._is_reading = True
+            if session.subscription is not self._subscription:
+                self._subscription = session.subscription
+                # Who keeps its own marks is told what it has done itself, or has it left out
+                # when that is settled.
+                self._settler = (
+                    Settler(self._own)
+                    if self._subscription is None
+                    else Settler((), self._subscription.may_be_replaced)
+                )
         try:
             self._settle_and_plan(flush)
         finally:
@@ -123,7 +174,8 @@ class Pipeline:
         own: frozenset[Place] = frozenset()
         if changes is None and (records or flush) and not settler.is_own(records):
             records, disk = collect(records, self._read_with_modes, self._at, settler)
-            own = self._changed_by_the_client(records)
+            if self._subscription is None:
+                own = self._changed_by_the_client(records)
             changes = settler.settle(records, disk, self._told, flush=flush)
         if log.isEnabledFor(logging.DEBUG):
             _show(records, changes or [])
@@ -168,6 +220,8 @@ class Pipeline:
         return self._node_at(place.directory, place.name)
 
     def _told(self, place: Place) -> Holder:
+        if self._subscription is not None:
+            return self._subscription.holds(place)
         view = self._session.view
         directory = view.nodes.by_key.get(place.directory)
         if directory is None or view.is_early(directory, place.name):

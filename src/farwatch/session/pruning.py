@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Notify
-from farwatch.session.session import Reply, Session
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 
 _REST_SECONDS = 0.2
 """How long nothing must have been under way: what was replayed is often asked for."""

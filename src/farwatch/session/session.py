@@ -20,14 +20,16 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from farwatch.abi import fuse
 from farwatch.abi.control import BatchFlag
+from farwatch.abi.fsnotify import Dialect
 from farwatch.abi.fuse import Opcode
 from farwatch.events import Change, Key, Place
 from farwatch.export.backing import BackingFiles
-from farwatch.export.nodes import ROOT_ID, Node, NodeTable
+from farwatch.export.nodes import Node, NodeTable
 from farwatch.export.tree import Export
 from farwatch.session.answers import Answers
 from farwatch.session.attributes import Attributes
@@ -35,20 +37,22 @@ from farwatch.session.channel import Channel, answered
 from farwatch.session.content import Content
 from farwatch.session.delivery import Delivery
 from farwatch.session.files import OpenDirectories, OpenFiles, ReplayOpens
+from farwatch.session.fsnotify.requests import Answer
+from farwatch.session.fsnotify.subscription import Subscription
 from farwatch.session.interest import Interest
 from farwatch.session.listing import Listing
-from farwatch.session.naming import Naming
+from farwatch.session.marked import Marked
+from farwatch.session.naming import CHANGES, Naming
 from farwatch.session.negotiation import Agreed, negotiate
+from farwatch.session.permission import guarded, no_control_channel
 from farwatch.session.planning import Disk, Planner
 from farwatch.session.replay import Replay, is_reserved
-from farwatch.session.request import Handler, Payload, Placed, Request, Views, fail, first, names
+from farwatch.session.reply import Reply, failed, replied
+from farwatch.session.request import Handler, Payload, Placed, Request, Views, fail, first
 from farwatch.session.settings import Settings
 from farwatch.session.view import Name, View
 
 log = logging.getLogger(__name__)
-
-Reply = Sequence[Payload]
-"""The buffers of one reply, to be written in one go."""
 
 _WITHOUT_LOCK = frozenset(
     (
@@ -61,31 +65,12 @@ _WITHOUT_LOCK = frozenset(
         Opcode.SYNCFS,
     )
 )
-_HARMLESS = frozenset(
-    (
-        Opcode.GETATTR,
-        Opcode.STATFS,
-        Opcode.OPENDIR,
-        Opcode.READDIR,
-        Opcode.READDIRPLUS,
-        Opcode.RELEASE,
-        Opcode.RELEASEDIR,
-        Opcode.FORGET,
-        Opcode.BATCH_FORGET,
-        Opcode.IOCTL,
-        Opcode.GETXATTR,
-    )
-)
-"""What the VFS asks on the agent's behalf besides its steps; it changes nothing."""
 _QUIET = frozenset(
     (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.IOCTL)
 )
 _INIT = int(Opcode.INIT)
-_LOOKUP = int(Opcode.LOOKUP)
 _WRITE = int(Opcode.WRITE)
 _WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
-_OPENDIR = int(Opcode.OPENDIR)
-_GETATTR = int(Opcode.GETATTR)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
 _PRUNED_AT_ONCE = 64
 _LEAST_SCAN_PAUSE = 0.25
@@ -112,9 +97,19 @@ class Session:
         self.agreed: Agreed | None = None
         self.is_behind: Callable[[], bool] = lambda: True
         """Whether something that has happened may not have been delivered yet."""
+        self.must_catch_up: Callable[[], bool] = lambda: False
+        """The same, for requests that wait until that has been delivered."""
+        self.client_of: Callable[[int], int] = lambda thread: 0
+        """The number of the client that a thread of the server serves, 0 for any other."""
+        self.on_asked: Callable[[], None] = lambda: None
+        """Called, with the view's lock held, when ``reading`` or ``hears_itself`` may be others
+        and the client is to be answered so: the source is to be asked before."""
         self.was_step = False
         """Whether the last request belonged to a step of the agent's: then ``answer`` and
         ``reading`` say what they said before it."""
+        self.told_first: frozenset[int] = frozenset()
+        """Opcodes: what happened before such a request was done is to be told before the
+        reply.  See ``answering``; of a client that keeps no marks there are none."""
         self.prunable = threading.Event()
         """Set when there is something in ``take_prunable``."""
         self._start()
@@ -152,7 +147,13 @@ class Session:
         )
         self.channel = Channel(settings, view, self.delivery, self.interest, self._planner)
         view.cancel = self._cancel
+        self._marked = Marked(
+            view, settings.hidden_name, self._naming, self._answers, self._handler
+        )
         self._scan_asked = 0.0
+        self.subscription = self._subscribed()
+        self.told_first = frozenset()
+        view.is_truthful = self.subscription is not None
         self._prunes = self.agreed is not None and fuse.has_prune(self.agreed.minor)
         self._handlers: dict[int, Handler] = {
             **self._naming.handlers,
@@ -165,7 +166,41 @@ class Session:
             Opcode.IOCTL: self.channel.ioctl,
             Opcode.INTERRUPT: self._interrupt,
             Opcode.DESTROY: self._destroy,
+            **self._watching(),
         }
+        if settings.checks_permissions:
+            self._handlers[Opcode.IOCTL] = no_control_channel
+
+    def _watching(self) -> dict[int, Handler]:
+        """The handlers of a client that keeps its own marks."""
+        if self.subscription is None or self.agreed is None or self.agreed.fsnotify is None:
+            return {}
+        if not self._settings.checks_permissions:
+            return self.subscription.handlers
+        return guarded(self.subscription.handlers, self._must_be_readable)
+
+    def _must_be_readable(self, node_id: int) -> None:
+        self._export.must_be_readable(self._naming.node(node_id).key)
+
+    def _subscribed(self) -> Subscription | None:
+        """The marks of a client that keeps its own.
+
+        Without an agent there is nobody to replay: a client that keeps none is told nothing.
+        """
+        dialect = self.agreed.fsnotify if self.agreed is not None else None
+        if dialect is None and self._settings.checks_permissions:
+            dialect = Dialect.CURRENT
+        if dialect is None:
+            return None
+        return Subscription(
+            dialect,
+            self._settings,
+            self.view,
+            self._disk,
+            self._client_of,
+            self._must_catch_up,
+            self._on_asked,
+        )
 
     # The server's thread ---------------------------------------------------------
 
@@ -199,17 +234,17 @@ class Session:
         try:
             answer = self._dispatch(request)
         except OSError as error:
-            return None if opcode in _NO_REPLY else _failed(unique, error.errno or errno.EIO)
+            return None if opcode in _NO_REPLY else failed(unique, error.errno or errno.EIO)
         except (struct.error, ValueError) as error:
             # At DEBUG: whoever sends such could fill the log.
             log.debug("bad request: opcode %d: %s", opcode, error)
-            return None if opcode in _NO_REPLY else _failed(unique, errno.EINVAL)
+            return None if opcode in _NO_REPLY else failed(unique, errno.EINVAL)
         except Exception:
             log.exception("opcode %d failed; this is a fault of farwatch's", opcode)
-            return None if opcode in _NO_REPLY else _failed(unique, errno.EIO)
+            return None if opcode in _NO_REPLY else failed(unique, errno.EIO)
         if answer is None:
             return None
-        return _replied(unique, answer)
+        return replied(unique, answer)
 
     def _dispatch(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
@@ -223,7 +258,7 @@ class Session:
             with self.view.lock:
                 if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
                     self.prunable.set()
-                return self._marked(request)
+                return self._marked.answer(request)
         handler = self._handler(opcode)
         if opcode in _WITHOUT_LOCK:
             return handler(request)
@@ -237,38 +272,6 @@ class Session:
         if handler is None:
             raise fail(errno.ENOSYS)
         return handler
-
-    def _marked(self, request: Request) -> Payload | Placed | None:
-        opcode = request.opcode
-        self.view.digested(request.pid)
-        if opcode == _LOOKUP:
-            name = names(request.body, 0, 1)[0]
-            if request.node == ROOT_ID and name == self._settings.hidden_name:
-                hidden = self.view.hidden
-                return self.view.entry(hidden, self.view.last_attributes(hidden))
-            directory = self._hidden_directory(request.node, name)
-            if directory is not None:
-                return self.view.entry(directory, self._naming.attributes(directory), 0)
-            if name in (b".", b"..") or self._answers.is_walk(request):
-                return self._naming.lookup(request)
-        if opcode == _GETATTR:
-            self._answers.hear_of_last_link(request)
-        armed = opcode == _OPENDIR and self._answers.opens_directory(request)
-        if opcode in _HARMLESS and not armed:
-            return self._handler(opcode)(request)
-        return self._answers.answer(request)
-
-    def _hidden_directory(self, parent: int, name: bytes) -> Node | None:
-        """A directory that the agent reaches through the hidden one.
-
-        Not one that has its place in a step there: that is looked up as the step says.
-        """
-        if parent != self.view.hidden.id or (parent, name) in self.view.pending:
-            return None
-        if not (name.startswith(b"n") and name[1:].isdigit()):
-            return None
-        node = self.view.nodes.by_id.get(int(name[1:]))
-        return node if node is not None and node.is_dir else None
 
     def _note_activity(self) -> None:
         """Somebody is active in the client, who may be about to place a watch."""
@@ -291,6 +294,8 @@ class Session:
         self._files.close()
         self._directories.close()
         self.agreed = None
+        self.subscription = None
+        self.told_first = frozenset()
         return b""
 
     def _releasedir(self, request: Request) -> Payload:
@@ -303,6 +308,8 @@ class Session:
     def _interrupt(self, request: Request) -> Payload | None:
         (unique,) = fuse.INTERRUPT_IN.unpack_from(request.body)
         self.delivery.interrupt(unique)
+        if self.subscription is not None:
+            self.subscription.interrupt(unique)
         return None
 
     def _is_agent(self, thread: int) -> bool:
@@ -310,6 +317,17 @@ class Session:
 
     def _is_behind(self) -> bool:
         return self.is_behind()
+
+    def _must_catch_up(self) -> bool:
+        return self.must_catch_up()
+
+    def _on_asked(self) -> None:
+        if self.subscription is not None and self.subscription.has_begun:
+            self.told_first = CHANGES
+        self.on_asked()
+
+    def _client_of(self, thread: int) -> int:
+        return self.client_of(thread)
 
     def _links_on_disk(self, node: Node) -> int:
         try:
@@ -329,28 +347,91 @@ class Session:
     def deliver(self, changes: list[Change], own: frozenset[Place]) -> None:
         """Plans the replays of a settled batch; ``answer`` then says what to send.
 
+        Or tells a client that keeps its own marks: then ``next_notice`` says what to send.
         ``own`` are the names that the server itself changed in the batch.
         """
         with self.view.lock:
+            if self.subscription is not None:
+                self.subscription.deliver(changes)
+                return
             self.delivery.add(self._planner.plan(changes, own))
 
     def answer(self) -> Reply | None:
-        """The answer to the agent's WAIT, if it waits and there is something to say."""
+        """An answer to a request that was parked, if there is something to say.
+
+        That is the agent's WAIT; for a client that keeps its own marks there may be more than
+        one: ask until there is none.
+        """
+        subscription = self.subscription
+        if subscription is not None and subscription.may_have_answer:
+            with self.view.lock:
+                late = subscription.next_answer()
+            if late is not None:
+                return _answered(late)
         if not self.delivery.has_answer:
             return None
         with self.view.lock:
             interrupted = self.delivery.take_interrupted()
             if interrupted is not None:
-                return _failed(interrupted, errno.EINTR)
+                return failed(interrupted, errno.EINTR)
             answer = self.delivery.next_answer()
         if answer is None:
             return None
-        return _replied(answer[0], answered(answer[1]))
+        return replied(answer[0], answered(answer[1]))
 
     @property
     def due(self) -> float | None:
         """When ``answer`` is to be asked though nothing happens (``time.monotonic``)."""
+        subscription = self.subscription
+        if subscription is not None and subscription.due is not None:
+            return min(subscription.due, self.delivery.due or subscription.due)
         return self.delivery.due
+
+    @property
+    def has_notice(self) -> bool:
+        """Whether ``next_notice`` has something."""
+        subscription = self.subscription
+        return subscription is not None and subscription.has_notice
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether notifications were dropped, and what is left was not taken yet."""
+        subscription = self.subscription
+        return subscription is not None and subscription.has_lost
+
+    def next_notice(self, room: int | None = None) -> Reply | None:
+        """The next notification, header included, each once; None if there is none.
+
+        To be taken when it can be sent, and by one thread: what is not taken waits here.
+        ``room`` is how many bytes can be sent; an event that needs more becomes a Q_OVERFLOW,
+        and if that has no room either nothing is taken.
+        """
+        subscription = self.subscription
+        if subscription is None or not subscription.has_notice:
+            return None
+        with self.view.lock:
+            notice = subscription.next_notice(room)
+        return (notice.header, notice.payload) if notice is not None else None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Between doing a request of ``told_first`` and sending its reply.
+
+        Whoever answers it then has everything delivered that has happened, and sends the
+        notifications that there are before the reply.  What happened after the request was
+        done is no notification yet, if the client raises the events of its own doing itself.
+        """
+        subscription = self.subscription
+        if subscription is None:
+            yield
+            return
+        with self.view.lock:
+            subscription.begin_answering()
+        try:
+            yield
+        finally:
+            with self.view.lock:
+                subscription.end_answering()
 
     # The pruner's thread ---------------------------------------------------------
 
@@ -365,9 +446,21 @@ class Session:
         return nodes
 
     @property
+    def client(self) -> int:
+        """The number of this client among the server's."""
+        return self._settings.client
+
+    @property
     def reading(self) -> int:
         """The kinds (Mask bits) that the source is to be asked for, besides its own."""
+        if self.subscription is not None:
+            return self.interest.reading | self.subscription.reading
         return self.interest.reading
+
+    @property
+    def hears_itself(self) -> bool:
+        """Whether the client is to be told what it has done itself: its reads and writes, too."""
+        return self.subscription is not None and self.subscription.hears_itself
 
     def close(self) -> None:
         """Close everything that the client has left open."""
@@ -383,11 +476,5 @@ def _written(data: memoryview, length: int, payload: Views | None) -> Views:
     return first(payload, max(0, length - len(data)))
 
 
-def _replied(unique: int, payload: Payload | Placed) -> Reply:
-    if isinstance(payload, Placed):
-        return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size + payload.size, 0, unique),)
-    return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size + len(payload), 0, unique), payload)
-
-
-def _failed(unique: int, number: int) -> Reply:
-    return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size, -number, unique),)
+def _answered(late: Answer) -> Reply:
+    return failed(late.unique, late.error) if late.error else replied(late.unique, late.payload)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.abi.fuse import Init
 
 FILE_SECONDS = 1
 """The longest that a regular file's attributes are believed: a mapping writes without any
 event until it is closed, and so does asynchronous I/O."""
+
+
+DIALECTS = frozenset((Dialect.CURRENT, Dialect.POSTED, Dialect.AGGREGATED))
+"""What a client may ask for that keeps its own marks.  Not PARENTED: its flag has another
+meaning by now (CREATE_SUPP_GROUP), which clients without marks have."""
+
+SPOKEN = {
+    "none": frozenset[Dialect](),
+    "current": frozenset((Dialect.CURRENT,)),
+    "posted": DIALECTS,
+    "parented": DIALECTS | {Dialect.PARENTED},
+}
+"""What can be chosen of them, by name."""
 
 
 class Caching(NamedTuple):
@@ -41,6 +55,12 @@ class Settings(NamedTuple):
                       have those of a server that has died, another one for each start
     ``refused``       flags of INIT that are not taken though the kernel offers them
     ``xattrs``        whether extended attributes are passed
+    ``fsnotify``      the dialects in which a client may keep its own marks
+    ``client``        the number of this client among the server's; 0 is the host
+    ``most_notices``  events that wait for such a client; more become a Q_OVERFLOW
+    ``most_marks``    marks of such a client, with the endings that it has not taken
+    ``most_in_limbo`` marks whose node the client has removed itself
+    ``checks_permissions`` the client's callers were checked by nobody; there is no agent
     """
 
     generation: int
@@ -52,3 +72,9 @@ class Settings(NamedTuple):
     base: int = 0
     refused: Init = Init(0)
     xattrs: bool = True
+    fsnotify: frozenset[Dialect] = DIALECTS
+    client: int = 1
+    most_notices: int = 16384
+    most_marks: int = 1 << 16
+    most_in_limbo: int = 1024
+    checks_permissions: bool = False

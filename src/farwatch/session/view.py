@@ -56,8 +56,12 @@ class View:
         self.pending: dict[Name, list[Replay]] = {}
         self.cancel: Callable[[Replay, Name], None] | None = None
         """Called for each replay that a local change has put out of date."""
+        self.is_truthful = False
+        """Whether names and links are told as they are on the disk: nothing is replayed."""
         self.drain = 0
         """Number of the source's reading that is under way; see ``local_changes``."""
+        self.drained = 0
+        """Number of the last one that is over."""
         self.replayed: dict[int, None] = {}
         """Ids of nodes that only the agent has looked up, so far."""
         self.is_behind: Callable[[], bool] = lambda: True
@@ -90,7 +94,7 @@ class View:
         Not less than was told before while a removal is on its way or, for all that is
         known, has not been read yet: only replays take links away.
         """
-        if node.is_dir or node.dead:
+        if node.is_dir or node.dead or self.is_truthful:
             return on_disk
         counted = max(on_disk + node.unlinks, 1)
         if counted >= node.nlink or not (self._is_losing(node) or self.is_behind()):
@@ -112,7 +116,7 @@ class View:
 
         Of its links none is taken before its removal has been read.
         """
-        nlink = 0 if node.dead else max(node.unlinks, node.nlink, 1)
+        nlink = 0 if node.dead or self.is_truthful else max(node.unlinks, node.nlink, 1)
         node.nlink = nlink
         if not node.attr:
             node.attr = ghost_attributes(node, nlink)
@@ -155,6 +159,11 @@ class View:
         Returns for how many seconds it may believe it.
         """
         at = (directory.id, name)
+        if self.is_truthful:
+            self.nodes.tell(directory, name, node)
+            if len(node.names) > 1:
+                self._reached_by((directory, name), node)
+            return self.seconds
         if at in self.pending:
             self._stray(at, node)
             return 0
@@ -182,10 +191,18 @@ class View:
         """
         return self._seen.get((directory.id, name), -2) >= self.drain - 1
 
+    @staticmethod
+    def _reached_by(at: tuple[Node, bytes], node: Node) -> None:
+        """The name by which the client has just reached a node becomes its last."""
+        if node.names[-1] != at:
+            node.names = (*(other for other in node.names if other != at), at)
+
     def not_found(self, directory: Node, name: bytes) -> None:
         """The client has asked for a name and will be told that there is none."""
         at = (directory.id, name)
-        if at in self.pending:
+        if self.is_truthful:
+            self.nodes.untell(directory, name)
+        elif at in self.pending:
             self._stray(at, None)
         elif self.nodes.child(directory, name) is not None and self._stray(at, None):
             self.nodes.untell(directory, name)
@@ -193,6 +210,8 @@ class View:
 
     def tellable(self, directory: Node, name: bytes, node: Node | None) -> bool:
         """Whether a listing may tell the client this name along the way."""
+        if self.is_truthful:
+            return True
         if (directory.id, name) in self.pending:
             return False
         told = self.nodes.child(directory, name)
@@ -223,11 +242,12 @@ class View:
         """A name of the node, so that what is done to it is heard under that name.
 
         What is done by handle alone may be heard by no watch on the directory, or under
-        another link's name.
+        another link's name.  A client that hears of its own doing has just looked up the
+        name by which it does it.
         """
         if not node.names:
             return None
-        directory, name = node.names[0]
+        directory, name = node.names[-1 if self.is_truthful else 0]
         return Place(directory.key, name) if directory.key else None
 
     def is_stray(self, directory: Node, name: bytes) -> bool:
@@ -328,6 +348,7 @@ class View:
 
     def end_drain(self) -> None:
         """What was read is planned: changes made before that reading are history."""
+        self.drained = self.drain
         if self._local:
             drain = self.drain
             self._local = {at: made for at, made in self._local.items() if made >= drain}

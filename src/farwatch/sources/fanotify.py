@@ -72,6 +72,9 @@ class FanotifySource:
         self._group = group
         self._src_fd = src_fd
         self._wanted = 0
+        self._silenced: int | None = None
+        self.is_silent = False
+        """Whether ``silence`` is in effect."""
         self._buffer = memoryview(bytearray(_READ_SIZE))
 
     @classmethod
@@ -117,16 +120,25 @@ class FanotifySource:
         ``mount_fd`` is a directory (O_PATH too) of a mount that is attached somewhere.
         Names that are made, removed or renamed through it are reported still,
         as are attributes and truncation by name: these have no mount.
+        ``mount_fd`` stays the caller's, and is duplicated.  Once for each source.
         """
+        self._silenced = os.dup(mount_fd)
+        self.be_silent(is_silent=True)
+
+    def be_silent(self, *, is_silent: bool) -> None:
+        """Take what ``silence`` did back, or do it again; nothing if it was never called."""
+        if self._silenced is None or is_silent == self.is_silent:
+            return
         self._group.mark(
-            fan.FAN_MARK_ADD
+            (fan.FAN_MARK_ADD if is_silent else fan.FAN_MARK_REMOVE)
             | fan.FAN_MARK_MOUNT
             | fan.FAN_MARK_IGNORE
             | fan.FAN_MARK_IGNORED_SURV_MODIFY,
             SILENCED,
-            mount_fd,
+            self._silenced,
             b".",
         )
+        self.is_silent = is_silent
 
     def read(self, limit: int = _LIMIT) -> list[Record]:
         """What has happened; an empty list if nothing waits.
@@ -167,6 +179,9 @@ class FanotifySource:
         fd, self._src_fd = self._src_fd, -1
         if fd >= 0:
             os.close(fd)
+        silenced, self._silenced = self._silenced, None
+        if silenced is not None:
+            os.close(silenced)
 
     def __enter__(self) -> Self:
         return self

@@ -20,18 +20,18 @@ from farwatch.abi.fuse import Init
 from farwatch.abi.vhost_user import Protocol
 from farwatch.export.tree import Export
 from farwatch.serving.confinement import become_server, settle_memory
+from farwatch.serving.limits import raise_files_limit
+from farwatch.serving.listening import ListeningSocket
 from farwatch.serving.refused import Refused
 from farwatch.serving.server import Server, open_modes
+from farwatch.serving.shared import SharedDirectory
 from farwatch.serving.start import this_start
 from farwatch.session.session import Session
 from farwatch.session.settings import Settings
 from farwatch.transports.vhost.backend import Backend
 from farwatch.transports.vhost.state import PROTOCOL_FEATURES
 from farwatch.transports.vhost.state import Options as DeviceOptions
-from farwatch.virtiofsd.limits import raise_files_limit
-from farwatch.virtiofsd.listening import ListeningSocket
 from farwatch.virtiofsd.options import Options
-from farwatch.virtiofsd.shared import SharedDirectory
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ costs next to nothing.  A guest has no use for more than it has processors."""
 _LONGEST_WAIT = 1.0
 """Seconds.  Nothing in a guest can interrupt a request that is parked: whoever is to die
 while it waits dies with its answer."""
+_NOTIFY_BUFFER = 1024
+"""Bytes of a buffer for notifications: the largest, a rename's with two names, fits."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -102,7 +104,15 @@ class Daemon:
             settings = _settings(self._options)
             session = Session(export, settings, export, modes.mode)
             server = stack.enter_context(
-                Server(export, source, session, modes, self._backend.send, is_threaded=False)
+                Server(
+                    export,
+                    source,
+                    session,
+                    modes,
+                    self._backend.send,
+                    is_threaded=False,
+                    wake=self._backend.wake,
+                )
             )
             self._backend.serve(
                 connection,
@@ -112,6 +122,7 @@ class Daemon:
                 tick=server.tick,
                 beside=(source.fileno(), server.drain),
                 instance=settings.base,
+                speaker=session,
             )
 
     @contextmanager
@@ -163,6 +174,8 @@ def _device(options: Options) -> DeviceOptions:
     # On an only CPU whoever is to ask next would wait for whoever looks.
     look = _LOOK_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0
     device = DeviceOptions(max_request=MAX_WRITE + _HEADERS, look_seconds=look)
+    if options.notifications:
+        device = device._replace(notify_buf_size=_NOTIFY_BUFFER)
     if options.tag is None:
         return device._replace(
             request_queues=_REQUEST_QUEUES, protocol_features=features & ~Protocol.CONFIG
@@ -184,4 +197,5 @@ def _settings(options: Options) -> Settings:
         base=start.base,
         refused=refused,
         xattrs=options.xattrs,
+        fsnotify=options.fsnotify,
     )

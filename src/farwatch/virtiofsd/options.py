@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from farwatch.abi.fsnotify import Dialect
 from farwatch.abi.virtio import TAG_SIZE
-from farwatch.session.settings import Caching
+from farwatch.session.settings import DIALECTS, SPOKEN, Caching
 from farwatch.virtiofsd.compat import Values, read_compat
 from farwatch.virtiofsd.errors import BadOption
 from farwatch.virtiofsd.table import BY_NAME, Effect
@@ -39,6 +40,8 @@ class Options:
 
     ``socket_path``    the socket to make, or None where ``fd`` is given
     ``fd``             a listening socket that was inherited
+    ``fsnotify``       the dialects in which the guest may keep its own marks
+    ``notifications``  whether a queue for them is offered
     ``is_confined``    whether it lives in a mount namespace of its own
     ``rlimit_nofile``  None: as large as the system lets it be; 0: as it is
     ``log_level``      as in ``logging``
@@ -55,6 +58,8 @@ class Options:
     readdirplus: bool = True
     xattrs: bool = False
     readonly: bool = False
+    fsnotify: frozenset[Dialect] = DIALECTS
+    notifications: bool = False
     is_confined: bool = True
     rlimit_nofile: int | None = None
     syslog: bool = False
@@ -98,6 +103,8 @@ def read_options(separate: Mapping[str, str | bool], compat: Sequence[str] = ())
         readdirplus=not values.get("no_readdirplus", mode in ("never", "none")),
         xattrs=bool(values.get("xattr")) or is_labelled,
         readonly=bool(values.get("readonly")),
+        fsnotify=SPOKEN[_text(values, "fsnotify") or "posted"],
+        notifications=bool(values.get("notifications")),
         is_confined=values.get("sandbox") != "none",
         rlimit_nofile=_number(values, "rlimit_nofile"),
         syslog=bool(values.get("syslog")),

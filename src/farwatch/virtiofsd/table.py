@@ -87,6 +87,20 @@ SPECS = (
         ("--no-readdirplus",),
         "List directories without attributes.",
     ),
+    # Clients that keep their own watches (farwatch's own).
+    Spec(
+        ("--fsnotify",),
+        "Whose watches are placed on the server: none; current, of clients that ask for"
+        " farwatch's protocol; posted, also in the two layouts of 2021; parented, also in that"
+        " of 2022, which other kernels ask for by mistake. All others have an agent"
+        " (farwatch's own).",
+        takes="PROTOCOL",
+        choices=("none", "current", "posted", "parented"),
+    ),
+    Spec(
+        ("--notifications",),
+        "Offer the guest a queue for notifications, VIRTIO_FS_F_NOTIFICATION (farwatch's own).",
+    ),
     # The process.
     Spec(
         ("--sandbox",),

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from farwatch.abi.fuse import Opcode
 from farwatch.linux.mounts import umount
-from farwatch.session.session import Reply, Session
+from farwatch.session.reply import Reply
+from farwatch.session.session import Session
 from farwatch.transports.devfuse import DevFuse
 from tests.session.kernel import in_session, settings
 from tests.session.memory import MemoryDisk

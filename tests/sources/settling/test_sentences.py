@@ -101,7 +101,7 @@ PACED = [
     Case(
         "an unlink explains the link count before it; the death is told last",
         "ATTRIB|DELETE_SELF - i; DELETE x i",
-        "DELETE x i; DEATH - i",
+        "DELETE x i; DEATH - i (linked)",
     ),
     Case("a link explains it too, and is marked", "ATTRIB - i; CREATE y i", "CREATE y i (linked)"),
     Case(
@@ -123,7 +123,7 @@ PACED = [
     Case(
         "a directory's death comes before its DELETE, and is told after",
         "DELETE_SELF|ISDIR d/. -; DELETE|ISDIR x d",
-        "DELETE x d; DEATH - d",
+        "DELETE x d; DEATH - d (linked)",
     ),
     Case(
         "two halves of an exchange are one change",
@@ -145,7 +145,7 @@ MERGED = [
     Case(
         "read after the fact: create q, rename q r, rename r q, unlink q",
         "CREATE|CLOSE_WRITE|DELETE q i; RENAME q i r; RENAME r i q; ATTRIB|DELETE_SELF - i",
-        "CREATE q i; CLOSE_WRITE q i; RENAME q i r; RENAME r i q; DELETE q i; DEATH - i",
+        "CREATE q i; CLOSE_WRITE q i; RENAME q i r; RENAME r i q; DELETE q i; DEATH - i (linked)",
         disk="q=",
         told="q= r=",
     ),
@@ -160,7 +160,7 @@ MERGED = [
         "read after the fact: create x, create y, append x, unlink x",
         "CREATE|MODIFY|CLOSE_WRITE|DELETE x i; CREATE|CLOSE_WRITE y j; ATTRIB|DELETE_SELF - i",
         "CREATE x i; MODIFY x i; CLOSE_WRITE x i; CREATE y j; CLOSE_WRITE y j; DELETE x i;"
-        "DEATH - i",
+        "DEATH - i (linked)",
         disk="x=",
         told="x= y=",
     ),
@@ -250,14 +250,14 @@ MERGED = [
     Case(
         "before a directory goes, everything in it goes",
         "CREATE|DELETE|ISDIR x d; CREATE|DELETE d/y i; ATTRIB - i; DELETE_SELF|ISDIR d/. -",
-        "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - d",
+        "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - d (linked)",
         disk="x= d/y=",
         told="x= d/y=",
     ),
     Case(
         "a DELETE that is owed is told where the inode's death was read, not at the end",
         "CREATE|CLOSE_WRITE|DELETE x i; ATTRIB|DELETE_SELF - i; CREATE y j",
-        "CREATE x i; CLOSE_WRITE x i; DELETE x i; CREATE y j; DEATH - i",
+        "CREATE x i; CLOSE_WRITE x i; DELETE x i; CREATE y j; DEATH - i (linked)",
         disk="x=",
         told="x=",
     ),
@@ -275,7 +275,7 @@ SERVER = [
     Case(
         "own after remote: made again by the client; of the old inode only its end is told",
         "ATTRIB|DELETE_SELF - i; DELETE x i; CREATE x j @9",
-        "DELETE - i; DEATH - i",
+        "DELETE - i; DEATH - i (linked)",
         told="x=i",
     ),
     Case(
@@ -355,12 +355,12 @@ class TestAcrossBatches:
     def test_the_death_waits_with_it(self) -> None:
         settler = Settler()
         assert told_of(settler, "ATTRIB|DELETE_SELF - i") == []
-        assert told_of(settler, "DELETE x i") == ["DELETE x i", "DEATH - i"]
+        assert told_of(settler, "DELETE x i") == ["DELETE x i", "DEATH - i (linked)"]
 
     def test_a_directorys_death_waits_for_its_delete(self) -> None:
         settler = Settler()
         assert told_of(settler, "DELETE_SELF|ISDIR d/. -") == []
-        assert told_of(settler, "DELETE|ISDIR x d") == ["DELETE x d", "DEATH - d"]
+        assert told_of(settler, "DELETE|ISDIR x d") == ["DELETE x d", "DEATH - d (linked)"]
 
     def test_the_last_close_of_a_deleted_file_waits_for_nothing(self) -> None:
         settler = Settler()
@@ -385,8 +385,42 @@ class TestAcrossBatches:
     def test_the_count_of_what_a_rename_replaced_may_come_later(self) -> None:
         settler = Settler()
         assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
-        assert told_of(settler, "ATTRIB|DELETE_SELF - j") == ["DEATH - j"]
+        assert told_of(settler, "ATTRIB|DELETE_SELF - j") == []
+        assert told_of(settler, "", flush=True) == ["DEATH - j"]
         assert not settler.carrying
+
+    def test_it_is_waited_for_where_it_is_awaited(self) -> None:
+        awaiting = Settler((), lambda at, node: (at, node) == (place("y"), b"i"))
+        assert told_of(awaiting, "RENAME x i y") == []
+        assert awaiting.carrying
+        whole = "ATTRIB|DELETE_SELF - j"
+        assert told_of(awaiting, whole) == ["RENAME x i y j", "DEATH - j"]
+        assert told_of(awaiting, "RENAME x i y") == []
+        assert told_of(awaiting, "MODIFY w m @2") == ["RENAME x i y", "MODIFY w m"]
+        assert told_of(awaiting, "RENAME x i y @3") == []
+        assert told_of(awaiting, "", flush=True) == ["RENAME x i y"]
+        assert told_of(awaiting, "RENAME x i y @4", told="x=i y=") == ["RENAME x i y"]
+
+    def test_an_exchange_replaces_nothing(self) -> None:
+        awaiting = Settler((), lambda at, node: True)
+        whole = "RENAME x i y; RENAME y j x"
+        assert told_of(awaiting, whole, disk="x=j y=i") == ["EXCHANGE x i y j"]
+
+    def test_or_be_that_of_a_removal(self) -> None:
+        """Nobody knows what the rename replaced, and so whether it replaced anything."""
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
+        assert told_of(settler, "ATTRIB|DELETE_SELF - j") == []
+        assert told_of(settler, "DELETE z j") == ["DELETE z j", "DEATH - j (linked)"]
+        assert not settler.carrying
+
+    def test_once_its_thread_has_gone_on_it_was_the_rename_s(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
+        assert told_of(settler, "ATTRIB - j") == []
+        assert told_of(settler, "ATTRIB - k; DELETE z k") == ["DELETE z k"]
+        assert told_of(settler, "DELETE_SELF - j @2") == ["DEATH - j"]
+        assert told_of(settler, "ATTRIB - j", flush=True) == ["ATTRIB - j (linked)"]
 
     def test_half_an_exchange_waits_for_the_other(self) -> None:
         settler = Settler()

@@ -23,6 +23,7 @@ from farwatch.session.request import Payload, Views
 from farwatch.session.session import Session
 from farwatch.transports.vhost.backend import Backend, Receive
 from farwatch.transports.vhost.frontend import Frontend, Pending
+from farwatch.transports.vhost.notices import Speaker
 from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
 from farwatch.transports.vhost.state import Options
@@ -47,10 +48,15 @@ class Server:
     """A back end in a thread of its own; closed with everything that it has started."""
 
     def __init__(
-        self, receive: Receive, after: Callable[[], None], options: Options | None = None
+        self,
+        receive: Receive,
+        after: Callable[[], None],
+        options: Options | None = None,
+        speaker: Speaker | None = None,
     ) -> None:
         self.backend = Backend(options or Options(max_request=MAX_WRITE + 4096))
         self._receive, self._after = receive, after
+        self._speaker = speaker
         self._thread: threading.Thread | None = None
         self.failures: list[BaseException] = []
 
@@ -64,7 +70,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            self.backend.serve(connection, self._receive, self._after)
+            self.backend.serve(connection, self._receive, self._after, speaker=self._speaker)
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.failures.append(error)
 

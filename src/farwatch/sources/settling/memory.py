@@ -44,7 +44,15 @@ class Anticipated(dict[Place, Bit]):
 class Memory:
     """The state of a Settler from one batch to the next; see the package's docstring."""
 
-    __slots__ = ("anticipated", "carried", "departed", "expected", "own", "suspects")
+    __slots__ = (
+        "anticipated",
+        "carried",
+        "departed",
+        "expected",
+        "own",
+        "perhaps_replaced",
+        "suspects",
+    )
 
     def __init__(self, own: Container[int]) -> None:
         self.own = own
@@ -52,6 +60,8 @@ class Memory:
         self.carried: dict[tuple[int, Key], int] = {}
         # By thread: which node's link count is on its way (ANY: nobody knows).
         self.expected: dict[int, Key] = {}
+        # Those of ``carried`` that a rename before may have replaced.
+        self.perhaps_replaced: set[tuple[int, Key]] = set()
         self.anticipated = Anticipated()
         self.departed: set[Key] = set()
         self.suspects: dict[Place, list[Record]] = {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from farwatch.events import Key, Kind, Place, Record
+from farwatch.events import Key, Kind, Record
 from farwatch.sources.settling.masks import (
     ATTRIB,
+    DELETE,
     DELETE_SELF,
     ISDIR,
     MIDLIFE,
@@ -68,10 +69,10 @@ class Nameless:
         if not mask & OVERFLOW:
             return
         carried, self._memory.carried = self._memory.carried, {}
-        for (_, node), waits in carried.items():
-            self._tell(node, waits)
+        for (thread, node), waits in carried.items():
+            self._tell(node, waits, thread)
         self._memory.expect_nothing()
-        self._telling.nameless(Kind.OVERFLOW, None, False)
+        self._telling.nameless(Kind.OVERFLOW, None, False, 0)
 
     # Link counts that were reported
 
@@ -96,21 +97,31 @@ class Nameless:
         self._replaced.add((thread, gone))
         self._telling.replaces(self._telling.position, gone)
 
-    def meet_expectation(
-        self, mask: int, thread: int, place: Place | None, node: Key | None
-    ) -> None:
-        """The record after a thread's rename: the link count of what that replaced?"""
-        expected = self._memory.expected.pop(thread)
+    def meet_expectation(self, records: Sequence[Record], index: int) -> None:
+        """The record after a thread's rename: the link count of what that replaced?
+
+        If the rename was in an earlier batch and nobody knows what it replaced, if anything,
+        it may as well be the first record of a removal, of which the next is still to be read.
+        """
+        mask, thread, place, node, _ = records[index]
+        expected, renamed = self._memory.expected.pop(thread), self._renamed.pop(thread, None)
         if place is not None and place.name == SELF:
             node, place = place.directory, None
         if expected == _ANY and mask & ISDIR and not mask & DELETE_SELF:
             # Directories have an ATTRIB of their own, by chmod: take it for that.
             return
+        following = _next_of_thread(records, index) if expected == _ANY else None
+        if following is not None and following.node == node and following.mask & NAMES:
+            return
         if place is None and node is not None and mask & ATTRIB and expected in (node, _ANY):
+            is_known = expected == node or following is not None or renamed is not None
+            if not (is_known or mask & ISDIR or thread in self._memory.own):
+                self._memory.perhaps_replaced.add((thread, node))
+                return
             self._replaced.add((thread, node))
             self._memory.departed.add(node)
-            if thread in self._renamed:
-                self._telling.replaces(self._renamed[thread], node)
+            if renamed is not None:
+                self._telling.replaces(renamed, node)
 
     # The end of the batch
 
@@ -124,16 +135,24 @@ class Nameless:
             return
         memory.carried = {}
         explained = self._explanations(records)
+        removed = _removals(records) if _has_death(waiting) else {}
         last = {record.thread: index for index, record in enumerate(records)}
         for (thread, node), (index, waits) in waiting.items():
+            before_name = node in removed and (bool(waits & ATTRIB) or index < removed[node])
             if (thread, node) in explained:
                 waits &= ~ATTRIB
+                memory.perhaps_replaced.discard((thread, node))
             elif not flush and self._may_be_explained(thread, node, index, waits, last):
                 memory.carried[thread, node] = waits
                 continue
+            elif (thread, node) in memory.perhaps_replaced:
+                # No name of it went by itself.
+                waits &= ~ATTRIB
+                memory.perhaps_replaced.discard((thread, node))
+                memory.departed.add(node)
             if thread in memory.own and node not in memory.departed:
                 continue
-            self._tell(node, waits)
+            self._tell(node, waits, thread, before_name=before_name)
 
     def _explanations(self, records: Sequence[Record]) -> set[tuple[int, Key]]:
         """(thread, node) of everything that changes a link count by itself."""
@@ -153,10 +172,37 @@ class Nameless:
             return False
         return thread == 0 or last.get(thread, index) <= index
 
-    def _tell(self, node: Key, waits: int) -> None:
+    def _tell(self, node: Key, waits: int, thread: int, *, before_name: bool = False) -> None:
         is_dir = bool(waits & ISDIR)
         if waits & ATTRIB:
-            self._telling.nameless(Kind.ATTRIB, node, is_dir)
+            self._telling.nameless(Kind.ATTRIB, node, is_dir, thread, linked=True)
         if waits & DELETE_SELF:
             self._memory.departed.discard(node)
-            self._telling.nameless(Kind.DEATH, node, is_dir)
+            self._telling.nameless(Kind.DEATH, node, is_dir, thread, linked=before_name)
+
+
+def _next_of_thread(records: Sequence[Record], index: int) -> Record | None:
+    """The thread's next record that is not of the same inode alone."""
+    _, thread, _, node, _ = records[index]
+    for later in range(index + 1, len(records)):
+        record = records[later]
+        if record.thread != thread or (record.place is None and record.node == node):
+            continue
+        return record
+    return None
+
+
+def _has_death(waiting: Mapping[tuple[int, Key], tuple[int, int]]) -> bool:
+    return any(waits & DELETE_SELF for _, waits in waiting.values())
+
+
+def _removals(records: Sequence[Record]) -> dict[Key | None, int]:
+    """The index of the last record that says of a node that a name of it went.
+
+    One that is merged stands where something else was: then it counts as the last of all.
+    """
+    return {
+        record.node: index if record.mask & (NAMES | MIDLIFE) == DELETE else len(records)
+        for index, record in enumerate(records)
+        if record.mask & DELETE
+    }

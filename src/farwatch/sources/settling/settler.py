@@ -21,7 +21,7 @@ from farwatch.sources.settling.masks import (
 )
 from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.moves import ends
-from farwatch.sources.settling.names import Holder
+from farwatch.sources.settling.names import UNKNOWN, Holder
 from farwatch.sources.settling.walk import walk
 
 _FEW = 8
@@ -31,13 +31,21 @@ _FEW = 8
 class Settler:
     """Settles one source's batches, in the order in which they were read.
 
-    ``own`` holds the thread ids of the server that serves the client.
+    ``own`` holds the thread ids of the server that serves the client.  ``is_awaited`` says
+    whether a node may have been at a name whose link count is to be told in its place: before
+    MOVE_SELF of another that is renamed there.
     """
 
-    def __init__(self, own: Container[int] = ()) -> None:
+    def __init__(
+        self,
+        own: Container[int] = (),
+        is_awaited: Callable[[Place, Key | None], bool] = lambda place, node: False,
+    ) -> None:
         self._memory = Memory(own)
+        self._is_awaited = is_awaited
         self.held: list[Record] = []
-        """A whole batch, when it ends between the two halves of an exchange."""
+        """A whole batch, when it ends between the two halves of an exchange, or between a
+        rename and the awaited link count of what that replaced."""
         self._held_disk: dict[Place, Key | None] = {}
 
     @property
@@ -77,17 +85,35 @@ class Settler:
             changes = self._plain(records)
             if changes is not None:
                 return changes
+        was_held = bool(self.held)
         if self.held:
             records = [*self.held, *records]
             disk = {**self._held_disk, **disk}
             self.held, self._held_disk = [], {}
-        if not flush and exchanges.ends_in_half(records, disk, told, self._memory.own):
+        if not flush and (
+            exchanges.ends_in_half(records, disk, told, self._memory.own)
+            or (not was_held and self._ends_in_replacing(records, told))
+        ):
             self.held, self._held_disk = list(records), dict(disk)
             return []
         changes = walk(self._memory, records, disk, told, flush)
         if flush:
             self._memory.expect_nothing()
         return changes
+
+    def _ends_in_replacing(
+        self, records: Sequence[Record], told: Callable[[Place], Holder]
+    ) -> bool:
+        """Whether a thread's last is a rename onto something of which more is awaited."""
+        last = {record.thread: record for record in records}
+        for mask, _, place, node, new_place in last.values():
+            if mask & RENAME and new_place is not None and self._is_awaited(new_place, node):
+                is_half = any(
+                    other.place == new_place and other.new_place == place for other in records
+                )
+                if not is_half and told(new_place) is UNKNOWN:
+                    return True
+        return False
 
     def lone(self, record: Record) -> list[Change] | None:
         """The changes of a batch of one record; None if it may be one with others.

@@ -112,9 +112,11 @@ class Telling:
             Change(Kind.EXCHANGE, place, node, is_dir, new_place, other, thread=self.thread)
         )
 
-    def nameless(self, kind: Kind, node: Key | None, is_dir: bool) -> None:
-        """Nobody's in particular: a link count, a death, an overflow."""
-        self._changes.append(Change(kind, None, node, is_dir, linked=kind is Kind.ATTRIB))
+    def nameless(
+        self, kind: Kind, node: Key | None, is_dir: bool, thread: int, *, linked: bool = False
+    ) -> None:
+        """Of an inode alone: a link count, a death; or of none: an overflow."""
+        self._changes.append(Change(kind, None, node, is_dir, linked=linked, thread=thread))
 
     # Taking back
 
@@ -130,7 +132,9 @@ class Telling:
             before = self._instead.get(index, [self._changes[index]])
             after = [kept for change in before for kept in _without(change, place)]
             if index in self._replaced_by and self._changes[index].new_place == place:
-                after.append(Change(Kind.DELETE, None, self._replaced_by.pop(index)))
+                replaced = self._replaced_by.pop(index)
+                thread = self._changes[index].thread
+                after.append(Change(Kind.DELETE, None, replaced, thread=thread))
             self._instead[index] = after
 
     def _mention(self, *places: Place | None) -> None:
@@ -174,5 +178,5 @@ def _without_exchanged(change: Change, place: Place) -> Iterator[Change]:
         here, came, went = change.new_place, change.node, change.other
     else:
         here, came, went = change.place, change.other, change.node
-    yield Change(Kind.RENAME, here, went)
-    yield Change(Kind.RENAME, None, came, new_place=here)
+    yield Change(Kind.RENAME, here, went, thread=change.thread)
+    yield Change(Kind.RENAME, None, came, new_place=here, thread=change.thread)

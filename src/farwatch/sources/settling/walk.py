@@ -57,7 +57,7 @@ def _read(
     for index, (mask, thread, place, node, _) in enumerate(records):
         telling.thread = thread
         if expected and thread in expected:
-            nameless.meet_expectation(mask, thread, place, node)
+            nameless.meet_expectation(records, index)
         if place is None:
             if mask & DELETE_SELF and crowd is not None and node is not None:
                 crowd.read_death(node)

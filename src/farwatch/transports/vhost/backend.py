@@ -6,6 +6,10 @@ session parks keeps its chain until ``send`` brings the reply, from any thread.
 
 The session's side is that of /dev/fuse: ``receive`` answers one request or None, ``after``
 is called after each, and ``send`` takes a reply, or a notification, whenever there is one.
+Those notifications that must not be lost are taken from ``speaker`` as the driver gives
+buffers for them; ``wake`` has another thread's looked for.  Where ``speaker`` says so, they
+are put there before a request is answered: a driver that looks for answers first, and then
+for notifications, has all that came before an answer.  Nobody waits for buffers, though.
 
 A front end that keeps what is in flight (inflight.py) may go on with another back end, and
 its driver does not say INIT again.  So INIT is kept there as well, and is said in its place.
@@ -31,7 +35,7 @@ from farwatch.transports.vhost.chain import Chain
 from farwatch.transports.vhost.channel import Channel
 from farwatch.transports.vhost.device import Device
 from farwatch.transports.vhost.errors import PeerGone, ProtocolError
-from farwatch.transports.vhost.notices import Notices
+from farwatch.transports.vhost.notices import Notices, Speaker
 from farwatch.transports.vhost.poller import Poller
 from farwatch.transports.vhost.queue import Queue
 from farwatch.transports.vhost.recovery import REPEATABLE, Continuity
@@ -87,6 +91,7 @@ class Backend:
         self._channel: Channel | None = None
         self._receive: Receive = _refuse
         self._after: Callable[[], None] = _nothing
+        self._hear: Callable[[], None] = _nothing
         self._continuity = Continuity(0, lambda _: None)
         self._is_stopped = False
         self._is_over = False
@@ -101,16 +106,19 @@ class Backend:
         tick: Callable[[], None] = _nothing,
         beside: tuple[int, Callable[[], None]] | None = None,
         instance: int = 0,
+        speaker: Speaker | None = None,
     ) -> None:
         """Serves until the front end is gone or ``stop`` is called; closes the connection.
 
         ``due`` is the time (``time.monotonic``) at which ``tick`` is to be called if nothing
         happens until then; None for never.  ``beside`` is a descriptor to wait for as well,
         and what to call when it is readable.
-        ``instance`` tells the session behind ``receive`` from any other.
+        ``instance`` tells the session behind ``receive`` from any other.  ``speaker`` is asked
+        for notifications.
         A front end that breaks the protocol is let go as well, with a line in the log.
         """
         self._receive, self._after = receive, after
+        self._hear = beside[1] if beside is not None else _nothing
         self._continuity = Continuity(
             instance, lambda request: receive(memoryview(request), None, None)
         )
@@ -119,16 +127,18 @@ class Backend:
             self.options, self._poller, self._lock, self._kicked, self._drain
         )
         self._is_over = False
+        if speaker is not None:
+            self._notices.speaker = speaker
         self._poller.add(channel.fileno(), self._on_message)
         if beside is not None:
             self._poller.add(*beside)
         try:
             while not (self._is_stopped or self._is_over):
                 self._wait(due, tick)
-                self._notices.send(device.state.notifications)
                 busy, self._busy = self._busy, {}
                 for queue in busy:
                     self._take(queue)
+                self._notices.send(device.state.notifications)
         finally:
             self._poller.remove(channel.fileno())
             if beside is not None:
@@ -168,6 +178,10 @@ class Backend:
                 return True
             os.sched_yield()
         return False
+
+    def wake(self) -> None:
+        """There is a notification.  From any thread."""
+        self._poller.wake()
 
     def _see_more(self) -> None:
         for queue in self._awake:
@@ -278,9 +292,19 @@ class Backend:
             if reply is not None:
                 if opcode == _INIT or opcode == _DESTROY:
                     self._continuity.note(bytes(data) if opcode == _INIT else b"", reply)
+                if opcode in self._notices.speaker.told_first:
+                    self._tell_first()
                 self._parked.pop(unique, None)
                 self._complete(queue, chain, _fitting(reply, unique, chain))
         self._after()
+
+    def _tell_first(self) -> None:
+        """A request is done: what happened before is told before it is answered."""
+        device = self._device
+        if device is not None:
+            with self._notices.speaker.answering():
+                self._hear()
+                self._notices.send(device.state.notifications)
 
     def _answer_again(self, queue: Queue, chain: Chain) -> None:
         """A request that a back end had taken before it died; see recovery.py."""

@@ -1,4 +1,4 @@
-"""How many files the daemon may have open: as many as the guest opens at a time."""
+"""How many files a server may have open: as many as its clients open at a time."""
 
 from __future__ import annotations
 

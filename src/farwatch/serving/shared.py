@@ -1,4 +1,4 @@
-"""The shared directory as the daemon gets it: a mount of its own, and what changes in it."""
+"""The shared directory as a server gets it: a mount of its own, and what changes in it."""
 
 from __future__ import annotations
 
@@ -55,16 +55,18 @@ class SharedDirectory:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self._fd = os.open(".", flags, dir_fd=self._tree)
 
-    def watch(self) -> FanotifySource:
+    def watch(self, *, silence: bool = True) -> FanotifySource:
         """What changes in it, by whomever; the caller's.  Raises Refused.
 
-        Content that passes through this mount is left out: only the daemon has it.
+        With ``silence``, content that passes through this mount is left out: for a server
+        of one client, who alone has it.
         """
         try:
             source = FanotifySource.open(self._fd)
         except NoSource as error:
             raise Refused(f"changes cannot be watched: {error.strerror}", self.path) from None
-        source.silence(self._fd)
+        if silence:
+            source.silence(self._fd)
         return source
 
     def open(self) -> int:

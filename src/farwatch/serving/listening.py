@@ -1,9 +1,9 @@
-"""The socket at which front ends connect: made by path, or inherited.
+"""A Unix socket at which clients or front ends connect: made by path, or inherited.
 
     PATH.pid   locked while a daemon lives, so that a second one on PATH is refused
     PATH       the socket; one that nobody listens on any more is replaced
 
-Both are removed at the end.  A socket's life cannot be tried out by connecting: a daemon
+Both are removed at the end.  A socket's life cannot be tried out by connecting: virtiofsd
 serves the first who does.
 """
 
@@ -24,7 +24,8 @@ _LONGEST_PATH = 107
 """Bytes of a path in ``struct sockaddr_un``, without its NUL (unix(7))."""
 _LISTENS = 1 << 16
 """``__SO_ACCEPTCON`` in the flags of /proc/net/unix."""
-_OWNER_ONLY, _WITH_GROUP = 0o077, 0o007
+_OWNER_ONLY, _WITH_GROUP = 0o700, 0o770
+_PERMISSIONS = 0o777
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -62,12 +63,19 @@ class ListeningSocket:
         return cls(listening)
 
     @classmethod
-    def create(cls, path: str, group: str | None = None) -> Self:
-        """A new one, for its owner alone, or also for a group.  Raises Refused."""
+    def create(
+        cls, path: str, group: str | None = None, *, mode: int | None = None, backlog: int = 1
+    ) -> Self:
+        """A new one, for its owner alone, or also for a group, or as ``mode`` says.
+
+        Raises Refused.
+        """
         gid = _group(group) if group is not None else None
+        if mode is None:
+            mode = _OWNER_ONLY if gid is None else _WITH_GROUP
         made = _Made(path)
         try:
-            listening = made.listen(gid)
+            listening = made.listen(gid, mode, backlog)
         except BaseException:
             made.close()
             raise
@@ -150,12 +158,12 @@ class _Made:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
-    def listen(self, gid: int | None) -> socket.socket:
+    def listen(self, gid: int | None, mode: int, backlog: int) -> socket.socket:
         """The socket.  Raises Refused."""
         self._remove_stale()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            umask = os.umask(_OWNER_ONLY if gid is None else _WITH_GROUP)
+            umask = os.umask(_PERMISSIONS & ~mode)
             try:
                 listening.bind(self._path)
             finally:
@@ -163,7 +171,7 @@ class _Made:
             self._inode = self._identify(self._name)
             if gid is not None:
                 os.chown(self._name, -1, gid, dir_fd=self._parent, follow_symlinks=False)
-            listening.listen(1)
+            listening.listen(backlog)
         except OSError as error:
             listening.close()
             raise Refused(f"cannot listen: {error.strerror}", self._path) from None
