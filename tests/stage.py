@@ -59,6 +59,8 @@ class Stage(ABC):
     name: str
     paces: tuple[float, ...] = (0.003, 0.03, 0.3)
     """Pauses that keep two changes apart, seconds: where the machine is quiet, and busy."""
+    tells_remote = True
+    """Whether the client hears of what is done in ``acting``."""
 
     def __init__(self, *, reading: bool = False) -> None:
         self._reading = reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 PROGRAM = Path(__file__).with_name("watcher.py")
+PROJECT = Path(__file__).resolve().parent.parent.parent
 ANSWER_SECONDS = 20.0
 """How long the watching program may take to answer, or an event to arrive.
 Only a failure lasts that long."""
@@ -42,6 +44,10 @@ class RawEvent(NamedTuple):
     name: str
     at: int
     """CLOCK_MONOTONIC of the client when it read the event, nanoseconds."""
+    source: int = 0
+    """Whose doing it was, where the client is told: ``abi.fsnotify.Source``.  inotify does not."""
+    client: int = 0
+    """Which of a server's clients that was."""
 
 
 class Client(ABC):
@@ -126,19 +132,30 @@ class Client(ABC):
         else:
             numbers = {key: int(str(message[key])) for key in ("mask", "cookie", "at")}
             words = {key: str(message[key]) for key in ("group", "watch", "name")}
+            numbers |= {key: int(str(message.get(key, 0))) for key in ("source", "client")}
             self.events.append(RawEvent(**words, **numbers))  # type: ignore[arg-type]
 
 
 class LocalClient(Client):
     """The watching program as a child process on this machine."""
 
-    def __init__(self, watching: str, name: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), watching],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
+    def __init__(
+        self,
+        watching: str,
+        name: str,
+        command: Sequence[str] = (sys.executable, str(PROGRAM)),
+        log: Path | None = None,
+    ) -> None:
+        """``command`` is the program, which is told ``watching``; ``log`` gets its errors."""
+        with contextlib.ExitStack() as stack:
+            self._process = subprocess.Popen(
+                [*command, watching],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(log.open("ab")) if log else None,
+                bufsize=0,
+                cwd=PROJECT,
+            )
         super().__init__(name)
 
     def _write(self, data: bytes) -> None:

@@ -22,14 +22,13 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from tests.conformance.client import Client, Refused
+from tests.conformance.client import Client, RawEvent, Refused
 from tests.conformance.script import QUESTIONS, Step, expected_lines, watch_of
 from tests.conformance.stream import (
     NAMING,
     ONESHOT,
     READING,
     Comparison,
-    Event,
     Outcome,
     compare_full,
     compare_paced,
@@ -118,15 +117,11 @@ class Player:
             for step in steps:
                 self.step(step)
             self.sync()
-            events = tuple(self.collected())
-            return self._outcome(events)
+            return self._outcome(list(self.client.events))
         finally:
             self.actor.release()
             self.client.ask("stop")
             self.client.forget()
-
-    def collected(self) -> list[Event]:
-        return events_of(self.client.events)
 
     def step(self, step: Step) -> None:
         match step.verb:
@@ -148,7 +143,7 @@ class Player:
             self.client.ask("sentinel", name=name)
             self.client.wait_for_sentinel(name, self._groups)
             # Twice: what was read together with the first may be told after it.
-            for _ in range(2):
+            for _ in range(2 if self.stage.tells_remote else 0):
                 self.client.wait_for_sentinel(self.stage.sentinel(), self._groups)
         self._arrivals.synchronised()
 
@@ -228,7 +223,7 @@ class Player:
         if step.allowed not in ("*", failed):
             raise AssertionError(f"{self.stage.name}: {step}: {failed or 'did not fail'}")
 
-    def _outcome(self, events: tuple[Event, ...]) -> Outcome:
+    def _outcome(self, heard: list[RawEvent]) -> Outcome:
         where = self._directories()
         disk = {
             watch: os.listdir(path)
@@ -243,12 +238,13 @@ class Player:
         }
         truth = Actor(self.root).do_tree(".")
         return Outcome(
-            events,
+            tuple(events_of(heard)),
             tuple(self.answers),
             disk,
             self._client_tree(),
             truth,
             frozenset(unknowable),
+            tuple(event.source for event in heard),
         )
 
     def _client_tree(self) -> str:

@@ -145,6 +145,8 @@ class Outcome(NamedTuple):
     """The tree at the end as it is on disk."""
     unknowable: frozenset[tuple[str, str]] = frozenset()
     """(watch, name) at which one inode arrived twice without a synchronisation."""
+    sources: tuple[int, ...] = ()
+    """Of each event whose doing it was, where the client is told: ``abi.fsnotify.Source``."""
 
 
 Comparison = Callable[[Outcome, Outcome], list[str]]

@@ -10,7 +10,9 @@ where the events come, too, as they arrive:
     {"group": "a", "watch": "w1", "mask": 256, "cookie": 0, "name": "x", "at": 123}
 
 ``Actor`` is what changes a tree.  The harness uses it for the remote side, and
-this program for the changes that the client itself makes ("local" ones).
+this program for the changes that the client itself makes ("local" ones).  ``System``
+is the system calls that both need: another one can be put in its place, for a client
+that has the files without a mount.
 
 Numbers are those of inotify(7), renameat2(2) and <sys/inotify.h>.
 """
@@ -100,6 +102,115 @@ class Inotify:
         os.close(self.fd)
 
 
+class System:
+    """The system calls on files, with paths as they are and descriptors that are numbers.
+
+    Each raises OSError as the call does.
+    """
+
+    def inotify(self) -> Inotify:
+        return Inotify()
+
+    def open(self, path: str, flags: int, mode: int = 0o644) -> int:
+        return os.open(path, flags, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def read(self, fd: int, size: int) -> bytes:
+        return os.read(fd, size)
+
+    def write(self, fd: int, data: bytes) -> None:
+        os.write(fd, data)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def fallocate(self, fd: int, size: int) -> None:
+        os.posix_fallocate(fd, 0, size)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def futime(self, fd: int) -> None:
+        """Both times to now."""
+        os.utime(fd)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path)
+
+    def mknod(self, path: str, mode: int, device: int) -> None:
+        os.mknod(path, mode, device)
+
+    def bind(self, path: str) -> None:
+        """bind(2), which makes a socket's node; relative, for sun_path holds 108 bytes."""
+        directory, name = os.path.split(path)
+        fd = os.open(directory, os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(f"/proc/self/fd/{fd}/{name}")
+        finally:
+            os.close(fd)
+
+    def link(self, old: str, new: str) -> None:
+        os.link(old, new, follow_symlinks=False)
+
+    def symlink(self, target: str, path: str) -> None:
+        os.symlink(target, path)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def rmtree(self, path: str) -> None:
+        shutil.rmtree(path)
+
+    def rename(self, old: str, new: str, flags: int = 0) -> None:
+        if not flags:
+            os.rename(old, new)
+            return
+        source, target = os.fsencode(old), os.fsencode(new)
+        _check(_libc.renameat2(AT_FDCWD, source, AT_FDCWD, target, flags), old)
+
+    def truncate(self, path: str, size: int) -> None:
+        os.truncate(path, size)
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(path, mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Of a symlink itself, as are the times and the attributes."""
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+    def utime(self, path: str, times: tuple[int | None, int | None] | None) -> None:
+        """Last access and last change to these seconds, or as it was (None); without: now."""
+        if times is None:
+            os.utime(path, follow_symlinks=False)
+            return
+        omit = (1 << 30) - 2  # UTIME_OMIT, utimensat(2)
+        pairs = [(0, omit) if each is None else (each, 0) for each in times]
+        spec = (ctypes.c_long * 4)(*pairs[0], *pairs[1])
+        nofollow = 0x100  # AT_SYMLINK_NOFOLLOW
+        _check(_libc.utimensat(AT_FDCWD, os.fsencode(path), spec, nofollow), path)
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        os.setxattr(path, name, value, follow_symlinks=False)
+
+    def removexattr(self, path: str, name: str) -> None:
+        os.removexattr(path, name, follow_symlinks=False)
+
+    def lstat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(path)
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+
 class Actor:
     """Changes a tree by commands that are lists of words.
 
@@ -108,9 +219,10 @@ class Actor:
     Every command raises OSError as the system call does.
     """
 
-    def __init__(self, root: str, outside: str = "") -> None:
+    def __init__(self, root: str, outside: str = "", system: System | None = None) -> None:
         self.root = root
         self.outside = outside
+        self.system = system or System()
         self._open: dict[str, int] = {}
 
     def do(self, words: list[str]) -> str:
@@ -126,17 +238,18 @@ class Actor:
     def release(self) -> None:
         """Close whatever is still open."""
         for fd in self._open.values():
-            os.close(fd)
+            self.system.close(fd)
         self._open.clear()
 
     # Names.
 
     def do_mkdir(self, path: str) -> None:
-        os.mkdir(self.path(path))
+        self.system.mkdir(self.path(path))
 
     def do_mkfile(self, path: str) -> None:
         """An empty file: open with O_CREAT and O_EXCL, close."""
-        os.close(os.open(self.path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self.system.close(self.system.open(self.path(path), flags))
 
     def do_mknod(self, path: str, kind: str) -> None:
         kinds = {
@@ -145,48 +258,37 @@ class Actor:
             "char": stat.S_IFCHR,
             "block": stat.S_IFBLK,
         }
-        os.mknod(self.path(path), kinds[kind] | 0o600, os.makedev(1, 3))
+        self.system.mknod(self.path(path), kinds[kind] | 0o600, os.makedev(1, 3))
 
     def do_socket(self, path: str) -> None:
-        """bind(2), which makes the node; relative, for sun_path holds 108 bytes."""
-        directory, name = os.path.split(self.path(path))
-        fd = os.open(directory, os.O_PATH)
-        try:
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(f"/proc/self/fd/{fd}/{name}")
-        finally:
-            os.close(fd)
+        self.system.bind(self.path(path))
 
     def do_link(self, old: str, new: str) -> None:
-        os.link(self.path(old), self.path(new), follow_symlinks=False)
+        self.system.link(self.path(old), self.path(new))
 
     def do_symlink(self, target: str, path: str) -> None:
-        os.symlink(target, self.path(path))
+        self.system.symlink(target, self.path(path))
 
     def do_unlink(self, path: str) -> None:
-        os.unlink(self.path(path))
+        self.system.unlink(self.path(path))
 
     def do_rmdir(self, path: str) -> None:
-        os.rmdir(self.path(path))
+        self.system.rmdir(self.path(path))
 
     def do_rmtree(self, path: str) -> None:
-        shutil.rmtree(self.path(path))
+        self.system.rmtree(self.path(path))
 
     def do_rename(self, old: str, new: str) -> None:
-        os.rename(self.path(old), self.path(new))
+        self.system.rename(self.path(old), self.path(new))
 
     def do_exchange(self, old: str, new: str) -> None:
-        self._renameat2(old, new, RENAME_EXCHANGE)
+        self.system.rename(self.path(old), self.path(new), RENAME_EXCHANGE)
 
     def do_noreplace(self, old: str, new: str) -> None:
-        self._renameat2(old, new, RENAME_NOREPLACE)
+        self.system.rename(self.path(old), self.path(new), RENAME_NOREPLACE)
 
     def do_whiteout(self, old: str, new: str) -> None:
-        self._renameat2(old, new, RENAME_WHITEOUT)
-
-    def _renameat2(self, old: str, new: str, flags: int) -> None:
-        source, target = os.fsencode(self.path(old)), os.fsencode(self.path(new))
-        _check(_libc.renameat2(AT_FDCWD, source, AT_FDCWD, target, flags), old)
+        self.system.rename(self.path(old), self.path(new), RENAME_WHITEOUT)
 
     # Content, by path.
 
@@ -202,59 +304,53 @@ class Actor:
         self._write(path, text, 0)
 
     def _write(self, path: str, text: str, flags: int) -> None:
-        fd = os.open(self.path(path), os.O_WRONLY | os.O_NONBLOCK | flags, 0o644)
+        fd = self.system.open(self.path(path), os.O_WRONLY | os.O_NONBLOCK | flags)
         try:
             if text:
-                os.write(fd, text.encode())
+                self.system.write(fd, text.encode())
         finally:
-            os.close(fd)
+            self.system.close(fd)
 
     def do_read(self, path: str) -> None:
-        fd = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK)
+        fd = self.system.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK)
         try:
-            os.read(fd, 65536)
+            self.system.read(fd, 65536)
         finally:
-            os.close(fd)
+            self.system.close(fd)
 
     def do_readdir(self, path: str) -> None:
-        os.listdir(self.path(path))
+        self.system.listdir(self.path(path))
 
     def do_touch(self, path: str) -> None:
         """touch(1): open with O_CREAT, utimensat by descriptor, close."""
-        fd = os.open(self.path(path), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        fd = self.system.open(self.path(path), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK)
         try:
-            os.utime(fd)
+            self.system.futime(fd)
         finally:
-            os.close(fd)
+            self.system.close(fd)
 
     def do_truncate(self, path: str, size: str) -> None:
-        os.truncate(self.path(path), int(size))
+        self.system.truncate(self.path(path), int(size))
 
     # Attributes, by path.
 
     def do_chmod(self, path: str, mode: str) -> None:
-        os.chmod(self.path(path), int(mode, 8))
+        self.system.chmod(self.path(path), int(mode, 8))
 
     def do_chown(self, path: str, uid: str, gid: str) -> None:
-        os.chown(self.path(path), int(uid), int(gid), follow_symlinks=False)
+        self.system.chown(self.path(path), int(uid), int(gid))
 
     def do_utime(self, path: str, which: str) -> None:
         """Set ``atime``, ``mtime`` or ``both`` to a time in the past, ``now`` both to now."""
-        past, omit = 1_000_000_000, (1 << 30) - 2  # UTIME_OMIT, utimensat(2)
-        if which == "now":
-            os.utime(self.path(path), follow_symlinks=False)
-            return
-        atime = (past, omit if which == "mtime" else 0)
-        mtime = (past, omit if which == "atime" else 0)
-        times = (ctypes.c_long * 4)(*atime, *mtime)
-        nofollow = 0x100  # AT_SYMLINK_NOFOLLOW
-        _check(_libc.utimensat(AT_FDCWD, os.fsencode(self.path(path)), times, nofollow), path)
+        past = 1_000_000_000
+        times = {"now": None, "atime": (past, None), "mtime": (None, past), "both": (past, past)}
+        self.system.utime(self.path(path), times[which])
 
     def do_setxattr(self, path: str, name: str, value: str) -> None:
-        os.setxattr(self.path(path), name, value.encode(), follow_symlinks=False)
+        self.system.setxattr(self.path(path), name, value.encode())
 
     def do_rmxattr(self, path: str, name: str) -> None:
-        os.removexattr(self.path(path), name, follow_symlinks=False)
+        self.system.removexattr(self.path(path), name)
 
     # Files held open.
 
@@ -270,7 +366,7 @@ class Actor:
         }[mode]
         if handle in self._open:
             raise OSError(errno.EBUSY, "this handle is open", handle)
-        self._open[handle] = os.open(self.path(path), flags | os.O_NONBLOCK, 0o644)
+        self._open[handle] = self.system.open(self.path(path), flags | os.O_NONBLOCK)
 
     def _fd(self, handle: str) -> int:
         if handle not in self._open:
@@ -278,22 +374,22 @@ class Actor:
         return self._open[handle]
 
     def do_put(self, handle: str, text: str) -> None:
-        os.write(self._fd(handle), text.encode())
+        self.system.write(self._fd(handle), text.encode())
 
     def do_get(self, handle: str) -> None:
-        os.read(self._fd(handle), 65536)
+        self.system.read(self._fd(handle), 65536)
 
     def do_cut(self, handle: str, size: str) -> None:
-        os.ftruncate(self._fd(handle), int(size))
+        self.system.ftruncate(self._fd(handle), int(size))
 
     def do_extend(self, handle: str, size: str) -> None:
-        os.posix_fallocate(self._fd(handle), 0, int(size))
+        self.system.fallocate(self._fd(handle), int(size))
 
     def do_mode(self, handle: str, mode: str) -> None:
-        os.fchmod(self._fd(handle), int(mode, 8))
+        self.system.fchmod(self._fd(handle), int(mode, 8))
 
     def do_close(self, handle: str) -> None:
-        os.close(self._fd(handle))
+        self.system.close(self._fd(handle))
         del self._open[handle]
 
     # Questions.
@@ -301,7 +397,7 @@ class Actor:
     def do_look(self, path: str) -> str:
         """What lstat tells: kind and mode, who else owns it, links, size or target."""
         full = self.path(path)
-        status = os.lstat(full)
+        status = self.system.lstat(full)
         told = stat.filemode(status.st_mode)
         if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
             told += f" {status.st_uid}:{status.st_gid}"
@@ -309,25 +405,29 @@ class Actor:
             return told
         told += f" links={status.st_nlink}"
         if stat.S_ISLNK(status.st_mode):
-            return f"{told} -> {os.readlink(full)}"
+            return f"{told} -> {self.system.readlink(full)}"
         return f"{told} size={status.st_size}"
 
     def do_list(self, path: str) -> str:
-        return " ".join(sorted(os.listdir(self.path(path))))
+        return " ".join(sorted(self.system.listdir(self.path(path))))
 
     def do_peek(self, path: str) -> str:
         """The content."""
-        with open(self.path(path), "rb") as file:
-            return repr(file.read())[1:]
+        fd = self.system.open(self.path(path), os.O_RDONLY)
+        try:
+            pieces = list(iter(lambda: self.system.read(fd, 65536), b""))
+        finally:
+            self.system.close(fd)
+        return repr(b"".join(pieces))[1:]
 
     def do_tree(self, path: str) -> str:
         """The whole tree in one text: names, what ``look`` tells of them, contents."""
         lines = [f"{path}: {self.do_look(path)}"]
-        if path != "." and os.path.islink(self.path(path)):
+        if path != "." and stat.S_ISLNK(self.system.lstat(self.path(path)).st_mode):
             return lines[0]
-        for name in sorted(os.listdir(self.path(path))):
+        for name in sorted(self.system.listdir(self.path(path))):
             child = os.path.join(path, name)
-            mode = os.lstat(self.path(child)).st_mode
+            mode = self.system.lstat(self.path(child)).st_mode
             if stat.S_ISDIR(mode):
                 lines.append(self.do_tree(child))
                 continue
@@ -340,15 +440,19 @@ class Actor:
 class Program:
     """The loop: requests in, answers and events out."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, system: System | None = None) -> None:
         self.root = root
-        self.actor = Actor(root)
+        self.system = system or System()
+        self.actor = self._actor("")
         self._groups: dict[str, Inotify] = {}
         self._poll = select.poll()
         self._poll.register(0, select.POLLIN)
         self._lock = threading.Lock()
         self._rest = b""
         self._ended = False
+
+    def _actor(self, base: str) -> Actor:
+        return Actor(os.path.join(self.root, base), system=self.system)
 
     def run(self) -> None:
         while not self._ended:
@@ -393,7 +497,7 @@ class Program:
     def do_start(self, request: dict[str, object]) -> str:
         """A fresh beginning in the directory ``base`` below the root."""
         self.do_stop(request)
-        self.actor = Actor(os.path.join(self.root, str(request["base"])))
+        self.actor = self._actor(str(request["base"]))
         return ""
 
     def do_stop(self, _: dict[str, object]) -> str:
@@ -406,13 +510,13 @@ class Program:
 
     def do_keep(self, _: dict[str, object]) -> str:
         """Want OPEN, ACCESS and CLOSE_NOWRITE for as long as this program lives."""
-        self._kept = Inotify()
+        self._kept = self.system.inotify()
         self._kept.watch(KEPT_DIRECTORY, os.path.join(self.root, KEPT_DIRECTORY), IN_READING)
         return ""
 
     def do_group(self, request: dict[str, object]) -> str:
         """A new inotify instance; it watches the sentinel's directory."""
-        inotify = Inotify()
+        inotify = self.system.inotify()
         self._groups[str(request["group"])] = inotify
         self._poll.register(inotify.fd, select.POLLIN)
         inotify.watch(SENTINEL_WATCH, os.path.join(self.root, SENTINEL_WATCH), IN_CREATE)
@@ -437,7 +541,7 @@ class Program:
     def do_sentinel(self, request: dict[str, object]) -> str:
         """A change of the client's own that all groups hear of."""
         path = os.path.join(self.root, SENTINEL_WATCH, str(request["name"]))
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self.system.close(self.system.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         return ""
 
     def do_background(self, request: dict[str, object]) -> None:
