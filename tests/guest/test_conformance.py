@@ -39,12 +39,12 @@ def at_full_speed(case: Case, native: NativeStage, guests: Guests, series: str =
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
 
 
-@pytest.mark.parametrize("case", CASES[::4], ids=str)
+@pytest.mark.parametrize("case", CASES[::6], ids=str)
 def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
     paced(case, native, guests)
 
 
-@pytest.mark.parametrize("case", AT_FULL_SPEED[::8], ids=str)
+@pytest.mark.parametrize("case", AT_FULL_SPEED[::12], ids=str)
 def test_at_full_speed(case: Case, native: NativeStage, guests: Guests) -> None:
     at_full_speed(case, native, guests)
 
@@ -61,7 +61,7 @@ def test_every_case_at_full_speed(case: Case, native: NativeStage, guests: Guest
     at_full_speed(case, native, guests)
 
 
-@pytest.mark.parametrize("case", OF_EACH_FAMILY, ids=str)
+@pytest.mark.parametrize("case", OF_EACH_FAMILY[::2], ids=str)
 def test_paced_with_linux_6_1(case: Case, native: NativeStage, guests: Guests) -> None:
     paced(case, native, guests, "6.1")
 

@@ -105,6 +105,7 @@ def test_the_machine_is_killed(count: int, images: Images, daemon: Daemon, expor
                     scene.require_right()
 
 
+@pytest.mark.long
 def test_what_happens_while_there_is_no_agent(images: Images, daemon: Daemon, export: Path) -> None:
     """It is told to the next one."""
     with Scene(images.of("6.12"), daemon, export) as scene:

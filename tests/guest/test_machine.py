@@ -119,6 +119,7 @@ def test_a_share_is_the_directory_of_the_host(
         assert (export / "other").read_text() == "from the guest"
 
 
+@pytest.mark.long
 def test_a_reset_starts_it_again(images: Images, export: Path, shared: Daemon) -> None:
     (export / "file").write_text("text")
     with Machine(images.of("6.12"), [Share("shared", shared)]) as machine:
@@ -133,6 +134,7 @@ def test_a_reset_starts_it_again(images: Images, export: Path, shared: Daemon) -
             assert machine.check(["cat", "/mnt/file"]) == "text"
 
 
+@pytest.mark.long
 def test_two_guests_at_once_share_a_directory(images: Images, export: Path) -> None:
     one, other = c_virtiofsd(export), c_virtiofsd(export)
     try:
@@ -149,6 +151,7 @@ def test_two_guests_at_once_share_a_directory(images: Images, export: Path) -> N
         other.close()
 
 
+@pytest.mark.long
 def test_two_shares_in_one_guest(images: Images, tmp_path: Path) -> None:
     daemons = []
     try:
@@ -166,6 +169,7 @@ def test_two_shares_in_one_guest(images: Images, tmp_path: Path) -> None:
             daemon.close()
 
 
+@pytest.mark.long
 def test_a_killed_guest_is_gone(images: Images, shared: Daemon) -> None:
     with Machine(images.of("6.12"), [Share("shared", shared)]) as machine:
         program = machine.start(["sleep", "1000"])
@@ -178,6 +182,7 @@ def test_a_killed_guest_is_gone(images: Images, shared: Daemon) -> None:
         shared.wait()  # Its front end is gone.
 
 
+@pytest.mark.long
 def test_it_powers_off(images: Images, shared: Daemon) -> None:
     with Machine(images.of("6.12"), [Share("shared", shared)]) as machine:
         machine.mount("shared", "/mnt")
@@ -185,6 +190,7 @@ def test_it_powers_off(images: Images, shared: Daemon) -> None:
         assert not machine.is_running()
 
 
+@pytest.mark.long
 def test_nothing_stays_behind_a_test_that_fails(images: Images, shared: Daemon) -> None:
     with pytest.raises(ZeroDivisionError) as failed:
         with Machine(images.of("6.12"), [Share("shared", shared)]) as machine:

@@ -13,7 +13,7 @@ from tests.guest.machine import Machine, Share
 from tests.guest.stage import PYTHON
 from tests.guest.virtiofsd import c_virtiofsd
 
-pytestmark = [pytest.mark.root, pytest.mark.guest]
+pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.long]
 
 ENTER = """
 import os, sys, threading, traceback

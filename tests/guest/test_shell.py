@@ -75,6 +75,7 @@ def left_behind() -> list[int]:
     return [pid for pid in all_processes() if mark in environment_of(pid)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "leave", ["exit\r", *(pytest.param(x, marks=pytest.mark.long) for x in ("\x1d", "poweroff\r"))]
 )
@@ -96,6 +97,7 @@ def test_a_person_plays_and_leaves(leave: str, images: Images, tmp_path: Path) -
     assert left_behind() == []
 
 
+@pytest.mark.long
 def test_terminated_it_leaves_nothing(images: Images) -> None:
     images.of("6.12")
     with terminal() as screen:

@@ -32,6 +32,8 @@ USERS = {
     "in many groups": Who(26_000, 26_000, tuple(range(21_900, 22_100))),
     "root": Who(0, 0, (0,)),
 }
+OFTEN_LIKE_ANOTHER = ("of the group only", "root")
+"""Users with whom it is only tried when there is time."""
 OWNERS = {"mine": (ME, ME), "ours": (OTHER, GROUP), "theirs": (OTHER, OTHER)}
 FILE_MODES = (0o640, 0o060, 0o006, 0o4755)
 DIRECTORY_MODES = (0o750, 0o707, 0o733, 0o1777, 0o2777)
@@ -275,7 +277,13 @@ def area() -> Iterator[Area]:
         yield Area(Path(home))
 
 
-@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    "user",
+    [
+        pytest.param(user, marks=[pytest.mark.long] if user in OFTEN_LIKE_ANOTHER else [])
+        for user in USERS
+    ],
+)
 def test_the_same_answers_and_the_same_outcome_as_by_system_calls(area: Area, user: str) -> None:
     table = list(cases(user))
     native, served = area.home / "native", area.directory / "served"

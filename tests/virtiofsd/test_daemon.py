@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -148,6 +149,8 @@ def test_limit_of_open_files(area: Area, options: tuple[str, ...], soft: int | N
 @contextlib.contextmanager
 def prlimit(soft: int) -> Iterator[None]:
     """What is started meanwhile may have so many files open, and may ask for more."""
+    # Guests' memory of earlier tests is mapped until the collector finds it.
+    gc.collect()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:

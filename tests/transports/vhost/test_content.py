@@ -150,8 +150,10 @@ def disk() -> Iterator[MemoryDisk]:
 
 
 @pytest.fixture
-def session(disk: MemoryDisk) -> Session:
-    return Session(k.in_session(disk), k.settings(), disk, lambda thread, key: None)
+def session(disk: MemoryDisk) -> Iterator[Session]:
+    made = Session(k.in_session(disk), k.settings(), disk, lambda thread, key: None)
+    yield made
+    made.close()
 
 
 CREATE = struct.pack("<IIII", os.O_RDWR | os.O_CREAT, 0o100644, 0, 0) + b"file\0"

@@ -31,8 +31,10 @@ def disk() -> Iterator[MemoryDisk]:
 
 
 @pytest.fixture
-def session(disk: MemoryDisk) -> Session:
-    return Session(k.in_session(disk), k.settings(), disk, lambda thread, key: None)
+def session(disk: MemoryDisk) -> Iterator[Session]:
+    made = Session(k.in_session(disk), k.settings(), disk, lambda thread, key: None)
+    yield made
+    made.close()
 
 
 @pytest.fixture
