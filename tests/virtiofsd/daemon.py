@@ -43,13 +43,20 @@ class Area:
         )
 
     def start(
-        self, *options: str, at: Path | None = None, pass_fds: Sequence[int] = ()
+        self,
+        *options: str,
+        at: Path | None = None,
+        pass_fds: Sequence[int] = (),
+        through: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
-        """A daemon on SRC; its standard error is added to ``err``."""
+        """A daemon on SRC, started by the command ``through``; what it says is added to ``err``."""
         where = () if pass_fds else (f"--socket-path={at or self.socket}",)
         with self.err.open("a") as err:
             return subprocess.Popen(
-                farwatch_command("virtiofsd", *where, f"--shared-dir={self.src}", *options),
+                [
+                    *through,
+                    *farwatch_command("virtiofsd", *where, f"--shared-dir={self.src}", *options),
+                ],
                 env=farwatch_environment(),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -60,9 +67,11 @@ class Area:
             )
 
     @contextmanager
-    def serving(self, *options: str, at: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    def serving(
+        self, *options: str, at: Path | None = None, through: Sequence[str] = ()
+    ) -> Iterator[subprocess.Popen[str]]:
         """A daemon that listens; it is killed at the end if it has not ended."""
-        process = self.start(*options, at=at)
+        process = self.start(*options, at=at, through=through)
         try:
             self.wait_for_socket(process, at)
             yield process
