@@ -143,7 +143,7 @@ def every(cases: Sequence[Case], modes: Sequence[Mode]) -> list[ParameterSet]:
     ]
 
 
-@pytest.mark.parametrize(("case", "mode", "where"), dealt(CASES[::3], TELLING))
+@pytest.mark.parametrize(("case", "mode", "where"), dealt(CASES[::6], TELLING))
 def test_paced(
     case: Case, native: NativeStage, clients: Clients, where: Transport, mode: Mode
 ) -> None:
@@ -158,7 +158,7 @@ def test_every_case_paced(
     paced(case, native, clients, where, mode)
 
 
-@pytest.mark.parametrize(("case", "mode", "where"), dealt(AT_FULL_SPEED[1::3], TELLING))
+@pytest.mark.parametrize(("case", "mode", "where"), dealt(AT_FULL_SPEED[1::6], TELLING))
 def test_at_full_speed(
     case: Case, native: NativeStage, clients: Clients, where: Transport, mode: Mode
 ) -> None:
@@ -173,7 +173,7 @@ def test_every_case_at_full_speed(
     at_full_speed(case, native, clients, where, mode)
 
 
-@pytest.mark.parametrize(("case", "mode", "where"), dealt(INSIDE[::2], list(Mode)))
+@pytest.mark.parametrize(("case", "mode", "where"), dealt(INSIDE[::4], list(Mode)))
 def test_by_the_client_alone(
     case: Case, native: NativeStage, clients: Clients, where: Transport, mode: Mode
 ) -> None:

@@ -24,7 +24,7 @@ from tests.conformance.stream import compare_paced, kinds_of, mask_of
 from tests.conformance.watcher import Actor
 from tests.stage import NativeStage
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 BOTH = [Transport.UNIX, Transport.VHOST_QUEUE]
 POSTED = [Layout.POSTED, Layout.AGGREGATED, Layout.PARENTED]

@@ -39,7 +39,7 @@ def at_full_speed(case: Case, native: NativeStage, guests: Guests, series: str =
     compared_full(native, stage, case.steps, compare).require_equal(stage.name)
 
 
-@pytest.mark.parametrize("case", CASES[::6], ids=str)
+@pytest.mark.parametrize("case", CASES[::10], ids=str)
 def test_paced(case: Case, native: NativeStage, guests: Guests) -> None:
     paced(case, native, guests)
 
