@@ -29,7 +29,7 @@ class Queue:
         self.reads = 0
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
 
-    def read(self) -> list[Record]:
+    def read(self, limit: int = 0) -> list[Record]:
         self.reads += 1
         found, self.records = self.records, []
         return found

@@ -27,7 +27,7 @@ from farwatch.serving.feeds import Feed, client_of, thread_of
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from farwatch.session.replay import is_reserved
-from farwatch.session.reply import Reply
+from farwatch.session.reply import Reply, failed
 from farwatch.session.request import Payload
 from farwatch.session.session import Session
 from farwatch.session.settings import Settings
@@ -91,7 +91,7 @@ class Client:
             if opcode in _PLACING:
                 self.woken()
         except OSError as error:
-            return None if opcode in _NO_REPLY else _failed(unique, error.errno or errno.EPERM)
+            return None if opcode in _NO_REPLY else failed(unique, error.errno or errno.EPERM)
         reply = self.session.receive(message)
         if opcode in self.session.told_first:
             reply = self._told_first(reply)
@@ -178,7 +178,3 @@ class Client:
         self._pipeline.close()
         self.session.close()
         self._export.close()
-
-
-def _failed(unique: int, number: int) -> Reply:
-    return (fuse.OUT_HEADER.pack(fuse.OUT_HEADER.size, -number, unique),)

@@ -21,9 +21,9 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, KeysView
-from typing import Protocol
 
 from farwatch.events import READING, Key, Mask, Record
+from farwatch.session.pipeline import Source
 
 MOST_WAITING = 1 << 16
 """Records in a feed."""
@@ -33,26 +33,6 @@ _ISDIR = int(Mask.ISDIR)
 _DELETE_SELF = int(Mask.DELETE_SELF)
 _SELF = b"."
 _LOST = Record(int(Mask.Q_OVERFLOW), 0, None, None)
-
-
-class Source(Protocol):
-    """What is shared: ``sources.fanotify.FanotifySource``."""
-
-    def read(self) -> list[Record]:
-        """What has happened."""
-
-    def queued(self) -> int:
-        """How many records wait."""
-
-    def fileno(self) -> int:
-        """For poll."""
-
-    @property
-    def wanted(self) -> int:
-        """The reading kinds that are asked for."""
-
-    def want(self, mask: int) -> None:
-        """Ask for these."""
 
 
 def thread_of(client: int) -> int:

@@ -91,15 +91,21 @@ class Server:
             self._pipeline.deliver(flush=True)
         while (answer := session.answer()) is not None:
             self._send(answer)
+        if session.reading != source.wanted:
+            source.want(session.reading)
+        # Not silent: perhaps for a client that kept marks, and has begun anew without.
+        if session.subscription is not None or not source.is_silent:
+            self._serve_marks()
+
+    def _serve_marks(self) -> None:
+        """For a client that keeps its own marks."""
+        session = self.session
         if session.has_notice and not self._takes:
             if self._thread is None:
                 self._notify()
             else:
                 self._pipeline.wake()
-        if session.reading != source.wanted:
-            source.want(session.reading)
-        if session.hears_itself == source.is_silent:
-            source.be_silent(is_silent=not session.hears_itself)
+        self._source.be_silent(is_silent=not session.hears_itself)
 
     def _ask_source(self) -> None:
         """A client that keeps its own marks is answered when the source has been asked."""

@@ -30,6 +30,7 @@ from typing import NamedTuple
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.abi.vhost_user import Malformed
+from farwatch.session.reply import failed
 from farwatch.session.request import Payload, Views
 from farwatch.transports.vhost.chain import Chain
 from farwatch.transports.vhost.channel import Channel
@@ -312,7 +313,7 @@ class Backend:
             opcode, unique = _ABOUT.unpack(chain.split(_ABOUT.size)[0])
             if opcode not in REPEATABLE:
                 log.info("opcode %d may have been done already: its outcome is unknown", opcode)
-                reply = _failed(unique, errno.EIO) if chain.room >= _HEADER else ()
+                reply = failed(unique, errno.EIO) if chain.room >= _HEADER else ()
                 self._complete(queue, chain, reply)
                 return
         self._answer(queue, chain)
@@ -330,7 +331,7 @@ class Backend:
             for unique, parked in self._all_parked():
                 if parked.queue is queue:
                     del self._parked[unique]
-                    queue.complete(parked.chain, _failed(unique, errno.EINTR))
+                    queue.complete(parked.chain, failed(unique, errno.EINTR))
 
     def _abandon(self) -> None:
         """The rings are gone: the session is to keep nothing parked for them."""
@@ -372,11 +373,7 @@ def _fitting(reply: Sequence[Payload], unique: int, chain: Chain) -> Sequence[Pa
     if sum(map(len, reply)) <= chain.room:
         return reply
     log.debug("a reply of %d bytes, room for %d", sum(map(len, reply)), chain.room)
-    return _failed(unique, errno.EIO) if chain.room >= _HEADER else ()
-
-
-def _failed(unique: int, number: int) -> Sequence[Payload]:
-    return (fuse.OUT_HEADER.pack(_HEADER, -number, unique),)
+    return failed(unique, errno.EIO) if chain.room >= _HEADER else ()
 
 
 def _refuse(data: memoryview, payload: Views | None, room: Views | None) -> None:
