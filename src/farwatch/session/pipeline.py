@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.01
 """How long a link count that nothing has explained yet is held back."""
+_HALF_SECONDS = 1.0
+"""How long half an exchange is held back that the disk says is whole: its thread was kept from
+running between its two events."""
 _STOP, _LOOK = b"x", b"."
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
@@ -93,6 +96,7 @@ class Pipeline:
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
         self._is_reading = False
+        self._half_since: float | None = None
         self.due: float | None = None
         """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -129,7 +133,7 @@ class Pipeline:
         ``flush`` says that nothing came until ``due``.
         """
         try:
-            self._batch(flush)
+            self._batch(flush and not self._awaits_half())
         except Exception:
             log.exception("a batch of events could not be delivered")
         self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
@@ -138,6 +142,15 @@ class Pipeline:
             self._send(answer)
         if self._session.has_notice:
             self.notify()
+
+    def _awaits_half(self) -> bool:
+        if not self._settler.held or not self._settler.awaits_half(self._at, self._told):
+            self._half_since = None
+            return False
+        now = time.monotonic()
+        if self._half_since is None:
+            self._half_since = now
+        return now - self._half_since < _HALF_SECONDS
 
     def is_behind(self) -> bool:
         """Whether something waits to be read, or was read and is not planned yet."""

@@ -434,6 +434,17 @@ class TestAcrossBatches:
         assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
         assert told_of(settler, "", flush=True, told="x=i y=j") == ["RENAME x i y j"]
 
+    @pytest.mark.parametrize(
+        ("disk", "awaited"), [("x=j y=i", True), ("y=i", False), ("x=k y=i", False), ("x=j", False)]
+    )
+    def test_and_it_is_known_to_come_if_the_disk_is_exchanged(
+        self, disk: str, awaited: bool
+    ) -> None:
+        settler = Settler()
+        assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
+        on_disk, holds = held(disk), held("x=i y=j")
+        assert settler.awaits_half(on_disk.get, lambda at: holds.get(at, UNKNOWN)) is awaited
+
     def test_what_the_disk_demanded_is_not_told_again(self) -> None:
         settler = Settler()
         batch = "ATTRIB - i; DELETE x i; ATTRIB - i @2; CREATE x i @2"

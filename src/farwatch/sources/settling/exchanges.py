@@ -62,6 +62,24 @@ def ends_in_half(
     return False
 
 
+def awaited(
+    records: Sequence[Record],
+    at: Callable[[Place], Key | None],
+    told: Callable[[Place], Holder],
+) -> bool:
+    """Whether the disk says of a rename that its other half is still to be read.
+
+    The old name holds what the new one held: however long its thread is kept from reporting
+    that, it will.  ``at`` looks at the disk.
+    """
+    for mask, _, place, node, new_place in reversed(records):
+        if mask & RENAME and place is not None and new_place is not None:
+            replaced = told(new_place)
+            if replaced not in (None, UNKNOWN, node) and at(place) == replaced:
+                return at(new_place) == node
+    return False
+
+
 def _may_be_occupied(
     place: Place, node: Key | None, records: Iterable[Record], told: Callable[[Place], Holder]
 ) -> bool:

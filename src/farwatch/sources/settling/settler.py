@@ -53,6 +53,16 @@ class Settler:
         """Whether something waits for its explanation; then settle again soon, with flush."""
         return bool(self._memory.carried or self.held or self._memory.suspects)
 
+    def awaits_half(
+        self, at: Callable[[Place], Key | None], told: Callable[[Place], Holder]
+    ) -> bool:
+        """Whether what is held back is half an exchange that the disk says is whole.
+
+        Then it is too early for ``flush``.  ``at`` looks at the disk, ``told`` is as for
+        settle().
+        """
+        return exchanges.awaited(self.held, at, told)
+
     def places(self, records: Sequence[Record]) -> set[Place]:
         """The names whose state on the disk settle() has to be told.
 
