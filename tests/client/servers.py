@@ -99,9 +99,11 @@ class Served:
         else:
             kind = "unix" if self.kind == "unix" else "vhost-user"
             self.url = f"{kind}:{self._socket}"
-            if not self._socket.exists():
-                return False
-        return self.kind.startswith("vhost-user") or "ready" in self._log.read_text()
+        if self.kind.startswith("vhost-user"):
+            # Written when it listens.
+            lock = Path(f"{self._socket}.pid")
+            return lock.exists() and bool(lock.read_text())
+        return "ready" in self._log.read_text()
 
     def stop(self) -> None:
         """Ends it."""

@@ -58,3 +58,30 @@ def test_what_happens_while_it_is_placed_again_is_told_once(when: str) -> None:
             new.run(places.resume(new.kernel))
             new.listen()
             assert sorted(heard(group)) == ["1:CREATE(gap)", "1:CREATE(x)"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_happens_while_a_watch_is_placed_is_not_new_on_another_connection(
+    when: str,
+) -> None:
+    """It was told then, or was there before; at worst nobody knows, and that is said."""
+    with MemoryDisk() as disk:
+        places = Places()
+        with Meanwhile(disk) as old:
+            old.kernel.on_fact = places.follow
+            group = old.kernel.core.group()
+
+            def make() -> None:
+                inode = disk.do_file("x")
+                change = Change(Kind.CREATE, disk.place("x"), inode.key)
+                old.session.deliver([change], frozenset())
+
+            setattr(old, when, make)
+            old.run(places.watch(old.kernel, group, "/", ALL))
+            old.listen()
+            heard(group)
+            core = old.kernel.core
+        with Meanwhile(disk, core) as new:
+            new.run(places.resume(new.kernel))
+            new.listen()
+            assert "1:CREATE(x)" not in heard(group)

@@ -131,6 +131,11 @@ class Inode:
     def is_dir(self) -> bool:
         return stat.S_ISDIR(self.mode)
 
+    def tick(self) -> None:
+        """A name in it was made or removed: mtime and ctime say so."""
+        self.times[1] += 1
+        self.times[2] += 1
+
     def content(self) -> bytes:
         return os.pread(self.memory, 1 << 20, 0) if self.memory >= 0 else self.target
 
@@ -324,6 +329,7 @@ class MemoryDisk(Content):
         if name in directory.children:
             raise _fail(errno.EEXIST)
         directory.children[name] = inode
+        directory.tick()
         if inode.is_dir:
             inode.nlink = 2
             inode.parent = directory
@@ -333,6 +339,7 @@ class MemoryDisk(Content):
 
     def _remove(self, directory: Inode, name: bytes) -> None:
         inode = directory.children.pop(name)
+        directory.tick()
         if inode.is_dir:
             directory.nlink -= 1
             inode.nlink = 0

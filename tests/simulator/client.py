@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -178,16 +177,11 @@ class Client:
         return self._files[handle]
 
     async def _watch(self, label: str, path: str, mask: str) -> None:
-        places = self._places
-        place = (
-            await places.look(self.kernel, os.fsencode(path), follow=True)
-            if places is not None
-            else None
+        wd = await (
+            self.kernel.add_watch(self.group, path, mask_of(mask))
+            if self._places is None
+            else self._places.watch(self.kernel, self.group, path, mask_of(mask))
         )
-        wd = await self.kernel.add_watch(self.group, path, mask_of(mask))
-        node = self.group.watched(wd)
-        if places is not None and place is not None and node is not None:
-            places.add(node, place)
         self.watches[label] = wd
         self.names.setdefault(wd, label)
         self.placed.append((label, path, mask_of(mask)))

@@ -6,12 +6,11 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from farwatch.client.asking import Path, path_bytes
+from farwatch.client.asking import Path
 from farwatch.client.client import Client
 from farwatch.client.errors import Misuse
 from farwatch.client.fsnotify import InotifyEvent
 from farwatch.client.places import Places
-from farwatch.linux.inotify import IN_DONT_FOLLOW
 
 LIMIT = 16384
 """Events that wait to be read: the kernel's default of fs.inotify.max_queued_events."""
@@ -41,14 +40,7 @@ class Inotify:
         kernel, group = self._client.kernel, self._group
         if self._places is None:
             return await self._client.run(kernel.add_watch(group, path, mask))
-        place = await self._client.run(
-            self._places.look(kernel, path_bytes(path), follow=not mask & IN_DONT_FOLLOW)
-        )
-        wd = await self._client.run(kernel.add_watch(group, path, mask))
-        node = group.watched(wd)
-        if node is not None:
-            self._places.add(node, place)
-        return wd
+        return await self._client.run(self._places.watch(kernel, group, path, mask))
 
     async def rm_watch(self, wd: int) -> None:
         """inotify_rm_watch(2): queues IGNORED.  Raises OSError EINVAL."""

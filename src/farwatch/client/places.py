@@ -12,19 +12,24 @@ what was seen when it was placed, or heard since:
 A name of which an event was heard since is not known as it was: of such a file a MODIFY is
 told, rather than none.  Where there is too much to compare, Q_OVERFLOW.
 
-What is there is read when a watch is placed, before it is placed.  On a new connection it is
-read before the server marks it and after, until there is no difference: then nothing has
-happened in between that would be in neither, or in both, of what was read and what is told.
+What is there is read when a watch is placed, before it is placed, for the watch would hear the
+reading.  What is heard from then on is noted, and what has changed before the watch was there,
+as the inode's times say, is not known any more.  On a new connection it is read before the
+server marks it and after, until there is no difference: then nothing has happened in between
+that would be in neither, or in both, of what was read and what is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from farwatch.abi import fuse
 from farwatch.abi.fsnotify import Event
 from farwatch.abi.fuse import Opcode
 from farwatch.client import answers
+from farwatch.client.asking import Path, path_bytes
 from farwatch.client.differences import (
     MOST_NAMES,
     NOWHERE,
@@ -38,11 +43,12 @@ from farwatch.client.differences import (
     tell_changed,
     tell_names,
 )
-from farwatch.client.fsnotify import Fsnotify, NodeId
+from farwatch.client.fsnotify import Fsnotify, Group, NodeId
 from farwatch.client.inodes import Inode
 from farwatch.client.kernel import Kernel
 from farwatch.client.walking import Walk
 from farwatch.events import Mask
+from farwatch.linux.inotify import IN_DONT_FOLLOW
 
 _MOST_LOOKS = 8
 """Looks at something that changes at each of them."""
@@ -79,11 +85,27 @@ class Places:
 
     def __init__(self) -> None:
         self._places: dict[NodeId, Place] = {}
+        self._noted: list[list[Event]] = []
 
     def __len__(self) -> int:
         return len(self._places)
 
     # While the connection is up ----------------------------------------------------------
+
+    async def watch(self, kernel: Kernel, group: Group, path: Path, mask: int) -> int:
+        """inotify_add_watch(2), remembered; the watch descriptor.
+
+        Raises what ``Watches.add_watch`` raises, and then remembers nothing.
+        """
+        with self.noting() as noted:
+            place = await self.look(kernel, path_bytes(path), follow=not mask & IN_DONT_FOLLOW)
+            wd = await kernel.add_watch(group, path, mask)
+            node = group.watched(wd)
+            if node is not None:
+                self.add(node, place, noted)
+        if node is not None:
+            await self.confirm(kernel, node)
+        return wd
 
     async def look(self, kernel: Kernel, path: bytes, *, follow: bool) -> Place:
         """What is at a path now.  Raises OSError."""
@@ -93,14 +115,46 @@ class Places:
             names = await _list(kernel, inode) if seen.is_dir else None
         return Place(path, follow, seen, names)
 
-    def add(self, node: NodeId, place: Place) -> None:
-        """A watch was placed there."""
-        self._places.setdefault(node, place)
+    @contextmanager
+    def noting(self) -> Iterator[list[Event]]:
+        """What the core is told meanwhile: for a watch that is being placed."""
+        noted: list[Event] = []
+        self._noted.append(noted)
+        try:
+            yield noted
+        finally:
+            self._noted.remove(noted)
+
+    def add(self, node: NodeId, place: Place, noted: Iterable[Event] = ()) -> None:
+        """A watch was placed there; ``noted`` is what was told since the look."""
+        if node in self._places:
+            return
+        self._places[node] = place
+        for fact in noted:
+            self._learn(fact)
+
+    async def confirm(self, kernel: Kernel, node: NodeId) -> None:
+        """What changed between the look and the watch, of which nothing was told, is not known."""
+        place, inode = self._places.get(node), kernel.inodes.get(node)
+        if place is None or inode is None or place.seen is None:
+            return
+        before = place.seen
+        try:
+            now = seen_of(await kernel.getattr(inode))
+        except OSError:
+            return
+        if now != before:
+            place.ino, place.is_dir = now.ino, now.is_dir
+            place.seen, place.names = None, None
 
     def follow(self, fact: Event) -> None:
         """The core is told a fact."""
-        if not self._places:
-            return
+        for noted in self._noted:
+            noted.append(fact)
+        if self._places:
+            self._learn(fact)
+
+    def _learn(self, fact: Event) -> None:
         if fact.mask & Mask.Q_OVERFLOW:
             for place in self._places.values():
                 place.seen, place.names = None, None

@@ -168,10 +168,11 @@ class _Made:
                 listening.bind(self._path)
             finally:
                 os.umask(umask)
+            # At once: whoever has waited for the name to be there connects now.
+            listening.listen(backlog)
             self._inode = self._identify(self._name)
             if gid is not None:
                 os.chown(self._name, -1, gid, dir_fd=self._parent, follow_symlinks=False)
-            listening.listen(backlog)
         except OSError as error:
             listening.close()
             raise Refused(f"cannot listen: {error.strerror}", self._path) from None
