@@ -78,9 +78,12 @@ class Mounts:
             self._stages.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mounts() -> Iterator[Mounts]:
-    """Mounts that live as long as the session.  They need root: mark the test so."""
+    """Mounts for a module's tests.  They need root: mark the test so.
+
+    Not for the session's: each of them hears of all that later tests do to the file system.
+    """
     kept = Mounts()
     try:
         yield kept
@@ -90,7 +93,7 @@ def mounts() -> Iterator[Mounts]:
 
 @pytest.fixture
 def mounted(mounts: Mounts) -> FarwatchStage:
-    """The session's farwatch mount for what does not read."""
+    """The module's farwatch mount for what does not read."""
     return mounts.stage()
 
 

@@ -39,9 +39,12 @@ class Clients:
             self._stages.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clients() -> Iterator[Clients]:
-    """Clients that live as long as the session.  Their servers need root: mark the test so."""
+    """Clients for a module's tests.  Their servers need root: mark the test so.
+
+    Not for the session's: each server hears of all that later tests do to the file system.
+    """
     kept = Clients()
     try:
         yield kept

@@ -75,7 +75,8 @@ def watchdog_told(stage: Stage) -> list[str]:
     with Consumer([*program("watchdog"), directory], "/") as consumer:
         consumer.wait_until_ready()
         consumer.wait_for_watches(4)
-        act(root, CHANGES.format(more=5, said=""), consumer)
+        # It looks into what was moved to say what was moved along.
+        act(root, CHANGES.format(more=5, said="said moved e/made/z"), consumer)
         consumer.wait_for_line("closed", "last")
         changes = [line for line in consumer.lines if not line.startswith(("opened", "closed_no"))]
         return told(changes, directory)

@@ -1,4 +1,4 @@
-"""Guests that live as long as the session; what they said, where a test of them fails.
+"""Guests that live as long as the tests of a module; what they said, where a test of them fails.
 
 Without QEMU, a kernel or what goes into the guest these tests are skipped, each by name;
 where CI=true they fail instead.
@@ -81,7 +81,7 @@ def images() -> Iterator[Images]:
         yield Images(Path(directory))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guests(images: Images) -> Iterator[Guests]:
     kept = Guests(images)
     try:
