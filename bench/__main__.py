@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 from rich.console import Console
 
-from bench import burst, guest, latency, local, report, vhost
+from bench import burst, cache, guest, latency, local, report, vhost
 from bench.sides import Mounter, Sides, fresh_ext4, sides
 from bench.watching import Deaf
 from farwatch.cli.demo.stage import farwatch_mount
@@ -66,6 +66,11 @@ PARTS = {
     "local": Part(
         lambda on, size: list(local.measure(on, size.operations, size.rounds)),
         report.show_local,
+    ),
+    "cache": Part(
+        lambda on, size: list(cache.measure(on, size.operations, size.rounds)),
+        report.show_cache,
+        mounter=_unmounted,
     ),
     "vhost": Part(
         lambda on, size: list(vhost.measure(on.native.outside, size.samples, size.rounds)),

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import burst, guest, guest_events, guest_work, latency, local, vhost
+from bench import burst, cache, guest, guest_events, guest_work, latency, local, vhost
 from bench.figures import Spread
 from farwatch import __version__
 
@@ -99,6 +99,24 @@ def show_local(console: Console, rows: Sequence[local.Row]) -> None:
     console.print(table, "")
 
 
+def show_cache(console: Console, rows: Sequence[cache.Row]) -> None:
+    """One line for each piece of work."""
+    console.print(
+        f"[bold]A tree of {rows[0].files:,} files that was read before[/bold], µs (median round,"
+        " lowest to highest) and the ratio to native: a command, or one stat; by --cache"
+    )
+    table = _table(("work", "native", "coherent", "", "auto", "", "never", ""))
+    for row in rows:
+        ways = (row.coherent, row.auto, row.never)
+        figures = (
+            figure
+            for way, ratio in zip(ways, row.ratios, strict=True)
+            for figure in (_spread(way), f"{ratio:.1f} ×")
+        )
+        table.add_row(row.work, _spread(row.native), *figures)
+    console.print(table, "")
+
+
 def show_vhost(console: Console, rows: Sequence[vhost.Row]) -> None:
     """One line for each kind of request."""
     console.print(
@@ -122,8 +140,8 @@ def show_vhost(console: Console, rows: Sequence[vhost.Row]) -> None:
 def show_guest(console: Console, rows: Sequence[guest.Row]) -> None:
     """A table of operations for each way of caching, and one of events."""
     work = [row for row in rows if isinstance(row, guest_work.Row)]
-    for cache in dict.fromkeys(row.cache for row in work):
-        _show_work(console, [row for row in work if row.cache == cache])
+    for mode in dict.fromkeys(row.cache for row in work):
+        _show_work(console, [row for row in work if row.cache == mode])
     _show_events(console, [row for row in rows if isinstance(row, guest_events.Row)])
 
 

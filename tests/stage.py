@@ -17,7 +17,7 @@ these kinds only while somebody wants them, it learns that with some delay, and 
 test cannot see whether what is in force now is still due to a watch of the test
 before: so reading is tested where it is always in force (and once where it is not).
 
-Both directories are on the file system of /tmp.  Leaving a stage removes all of
+Both directories are on the file system of /tmp, or of ``place``.  Leaving a stage removes all of
 it, also after a failure: mount, processes, files.
 """
 
@@ -62,10 +62,11 @@ class Stage(ABC):
     tells_remote = True
     """Whether the client hears of what is done in ``acting``."""
 
-    def __init__(self, *, reading: bool = False) -> None:
+    def __init__(self, *, reading: bool = False, place: str | Path = "/tmp") -> None:
+        """Everything is made in a new directory in ``place``."""
         self._reading = reading
         self._keeper: Client | None = None
-        self._home = Path(tempfile.mkdtemp(prefix="farwatch-test-", dir="/tmp"))
+        self._home = Path(tempfile.mkdtemp(prefix="farwatch-test-", dir=place))
         self.acting = self._home / "src"
         self.outside = self._home / "out"
         self._client: Client | None = None
@@ -201,12 +202,19 @@ class FarwatchStage(Stage):
 
     name = "farwatch"
 
-    def __init__(self, options: Sequence[str] = (), *, reading: bool = False) -> None:
-        super().__init__(reading=reading)
+    def __init__(
+        self, options: Sequence[str] = (), *, reading: bool = False, place: str | Path = "/tmp"
+    ) -> None:
+        super().__init__(reading=reading, place=place)
         self.mnt = self._home / "mnt"
         self._options = options
         self._log = self._home / "log"
         self._environment = farwatch_environment(**{STAGE_VARIABLE: str(self._home)})
+
+    @property
+    def shared(self) -> Path:
+        """What is mounted."""
+        return self.acting
 
     @property
     def watching(self) -> str:
@@ -215,7 +223,7 @@ class FarwatchStage(Stage):
     def _start(self) -> None:
         self.mnt.mkdir()
         options = ["--daemon", "--log-file", str(self._log), *self._options]
-        command = farwatch_command("mount", str(self.acting), str(self.mnt), *options)
+        command = farwatch_command("mount", str(self.shared), str(self.mnt), *options)
         status = self._run(command, START_SECONDS)
         if status != 0:
             raise StageError(f"{' '.join(command)}: exit status {status}\n{self.log()}")
@@ -322,7 +330,7 @@ def fanotify_masks(pid: int) -> Iterator[int]:
 
 def mounts() -> Mapping[str, str]:
     """Mount point → device number ``major:minor``, from /proc/self/mountinfo."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return {words[4]: words[2] for words in map(str.split, lines)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from farwatch.abi import control
@@ -207,3 +207,28 @@ def test_no_name_leads_out_of_the_mount(name: bytes) -> None:
             control.decode_batch(control.encode_batch(1, 0, 0, [Step(5, 1, b"a"), step]))
     with pytest.raises(Malformed):
         control.decode_hello(control.encode_hello(Hello(1, 2, 3, name)))
+
+
+# PLACE ----------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(st.binary(min_size=1, max_size=255), min_size=1))
+def test_a_place_comes_back(above: int, names: list[bytes]) -> None:
+    assume(all(b"/" not in name and b"\0" not in name and name != b".." for name in names))
+    path = b"/".join(names)
+    message = control.encode_place(above, path)
+    assert control.decode_place(message + bytes(20)) == (above, path)
+    assert struct.unpack_from("<QI", message) == (above, len(path))
+
+
+@pytest.mark.parametrize("path", [b"", b"/", b"/a", b"a/", b"a//b", b"..", b"a/../b", b"a\0b"])
+def test_a_path_that_may_lead_elsewhere_is_none(path: bytes) -> None:
+    with pytest.raises(control.Malformed):
+        control.decode_place(control.encode_place(1, path))
+
+
+def test_a_place_that_is_cut_off() -> None:
+    message = control.encode_place(1, b"a/b")
+    for length in range(len(message)):
+        with pytest.raises(control.Malformed):
+            control.decode_place(message[:length])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from farwatch.abi import fuse
-from tests.abi.golden.header import LAYOUTS, ask, compiler, values
+from tests.abi.golden.header import LAYOUTS, SINCE, ask, compiler, values
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -26,6 +26,9 @@ FROM_7_45 = {
     "FUSE_COPY_FILE_RANGE_64": 53,
 }
 """include/uapi/linux/fuse.h of Linux 6.18 (INC_EPOCH: 7.44, the others: 7.45)."""
+
+TOO_NEW = {"fuse_statx", "fuse_statx_in", "fuse_statx_out"}
+"""Not in the headers of 7.38, which Debian 12 has."""
 
 PRUNE_OUT_7_45 = [("count", 0, 4), ("padding", 4, 4), ("spare", 8, 8)]
 """``struct fuse_notify_prune_out`` there: u32 count, u32 padding, u64 spare."""
@@ -95,6 +98,9 @@ def test_struct(facts: Facts, name: str) -> None:
     declared = structs()[name]
     layout = LAYOUTS[name]
     if layout.struct not in facts.sizes:
+        if layout.struct in TOO_NEW:
+            assert facts.values["FUSE_KERNEL_MINOR_VERSION"] < SINCE[layout.struct]
+            return  # the capture of 7.41 has it
         assert layout.struct == "fuse_notify_prune_out", "the header is too old for it"
         expected, size = PRUNE_OUT_7_45, 16
     else:

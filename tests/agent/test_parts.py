@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farwatch.agent import replayer
+from farwatch.agent import marks
 from farwatch.agent.channel import Channel
 from farwatch.agent.endings import NotServed
 from farwatch.agent.kept import Kept
@@ -20,9 +20,7 @@ from farwatch.linux.fdinfo import decode_fuse
 
 @given(st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF))
 def test_a_handle_is_what_fdinfo_shows(node: int, generation: int) -> None:
-    packed = replayer._HANDLE.pack(
-        12, replayer._HANDLE_TYPE, node >> 32, node & 0xFFFFFFFF, generation
-    )
+    packed = marks._HANDLE.pack(12, marks._HANDLE_TYPE, node >> 32, node & 0xFFFFFFFF, generation)
     assert decode_fuse(packed) == (node, generation)
 
 

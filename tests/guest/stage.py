@@ -141,7 +141,7 @@ def farwatch_stage(image: Image, *, reading: bool = False) -> GuestStage:
     return GuestStage(image, farwatch_daemon, with_agent=True, reading=reading)
 
 
-def farwatch_daemon(directory: Path) -> Daemon:
+def farwatch_daemon(directory: Path, *options: str) -> Daemon:
     """``farwatch virtiofsd`` as this tree has it."""
-    command = farwatch_command("virtiofsd", "--xattr")
+    command = farwatch_command("virtiofsd", "--xattr", *options)
     return farwatch_virtiofsd(command, farwatch_environment(), directory)

@@ -51,8 +51,8 @@ def tmpfs() -> contextlib.AbstractContextManager[Path]:
 
 
 @contextlib.contextmanager
-def image(fstype: str) -> Iterator[Path]:
-    """A new file system in a file, mounted through a loop device."""
+def image(fstype: str, size: int = 0) -> Iterator[Path]:
+    """A new file system in a file, mounted through a loop device; of ``size`` bytes if more."""
     maker = shutil.which(f"mkfs.{fstype}")
     if maker is None:
         pytest.skip(f"no mkfs.{fstype} here")
@@ -60,7 +60,7 @@ def image(fstype: str) -> Iterator[Path]:
         file, point = base / "image", base / "mnt"
         point.mkdir()
         with file.open("wb") as stream:
-            stream.truncate(IMAGE_SIZES[fstype])
+            stream.truncate(max(size, IMAGE_SIZES[fstype]))
         subprocess.run([maker, "-q", file], check=True, capture_output=True)
         result = subprocess.run(
             ["mount", "-t", fstype, "-o", "loop", file, point],

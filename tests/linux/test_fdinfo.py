@@ -245,3 +245,30 @@ def test_many_watches_are_all_read(tmp_path: Path) -> None:
         inodes = {name.stat().st_ino for name in names}
         found = {mark.ino for mark in fdinfo.scan(tmp_path.stat().st_dev)}
     assert inodes <= found
+
+
+def test_who_looks_again_sees_what_has_changed_in_a_long_list(tmp_path: Path) -> None:
+    names = [tmp_path / str(number) for number in range(200)]
+    for name in names:
+        name.touch()
+    inode = {name: name.stat().st_ino for name in names}
+    scanner = fdinfo.Scanner(tmp_path.stat().st_dev)
+
+    def masks() -> dict[int, int]:
+        own = set(inode.values())
+        return {mark.ino: mark.mask for mark in scanner.scan() if mark.ino in own}
+
+    with Inotify() as inotify:
+        numbers = {name: inotify.add(name, Mask.MODIFY) for name in names[:-1]}
+        everything = {inode[name]: int(Mask.MODIFY) for name in names[:-1]}
+        assert masks() == everything
+        assert masks() == everything
+        inotify.add(names[0], Mask.ATTRIB)
+        inotify.add(names[-1], Mask.MODIFY)
+        inotify.remove(numbers[names[1]])
+        del everything[inode[names[1]]]
+        assert masks() == everything | {
+            inode[names[0]]: int(Mask.ATTRIB),
+            inode[names[-1]]: int(Mask.MODIFY),
+        }
+    assert masks() == {}

@@ -1,23 +1,13 @@
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.mounting.mounted import Area
+from tests.mounting.mounted import Area, temporary_area
 
 
 @pytest.fixture
 def area() -> Iterator[Area]:
-    home = Path(tempfile.mkdtemp(prefix="farwatch-mounting-", dir="/tmp"))
-    os.chmod(home, 0o755)
-    made = Area(home)
-    try:
+    with temporary_area() as made:
         yield made
-    finally:
-        made.clean()
-        shutil.rmtree(home, ignore_errors=True)

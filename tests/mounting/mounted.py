@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,20 @@ class Area:
             wait_until(lambda: not self.processes(), "the end")
 
 
+@contextmanager
+def temporary_area(name: str = "mounting") -> Iterator[Area]:
+    """An area that is gone afterwards, whatever was done in it."""
+    home = Path(tempfile.mkdtemp(prefix=f"farwatch-{name}-", dir="/tmp"))
+    os.chmod(home, 0o755)
+    made = Area(home)
+    try:
+        yield made
+    finally:
+        made.clean()
+        # Not rmtree, which knows no more than what a path can name.
+        subprocess.run(["rm", "-rf", home], check=False)
+
+
 def parent_of(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -147,12 +162,23 @@ class Ear:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._inotify.close()
+
+    def forget(self) -> None:
+        """As if nothing had been heard; what is still unread will be."""
+        self.heard.clear()
 
     def hear(self, *events: tuple[Mask, str]) -> None:
         """Returns when all these events have been heard, once each and in this order."""
         wanted = list(events)
         self._read_until(lambda: [e for e in self.heard if e in wanted] == wanted, wanted)
+
+    def hear_all(self, *events: tuple[Mask, str]) -> None:
+        """Returns when each of these events has been heard, in whatever order."""
+        self._read_until(lambda: set(events) <= set(self.heard), events)
 
     def hear_often(self, event: tuple[Mask, str]) -> None:
         """Returns when the event has been heard at least once."""

@@ -61,9 +61,9 @@ def any_thread_is_the_agent(_: str) -> None:
 
 
 def any_name_is_armed(_: str) -> None:
-    from farwatch.session import answers
+    from farwatch.session import answers, matching
 
-    answers._is = lambda where, directory, name: where is not None
+    answers._is = matching._is = lambda where, directory, name: where is not None
 
 
 def armed_for_good(_: str) -> None:
@@ -88,10 +88,10 @@ def lost_with_the_agent(_: str) -> None:
 
 
 def revived_at_once(_: str) -> None:
-    """No pause before a dead agent's successor: only to save the test's time."""
+    """No pause before a dead agent's successor, however often: only to save the test's time."""
     from farwatch.mounting import supervisor
 
-    supervisor._AGENT_RESTART_SECONDS = 0.0
+    supervisor._SHORT_LIVES = 1 << 30
 
 
 def in_a_pid_namespace(_: str) -> None:
@@ -365,9 +365,15 @@ def link_counts_unexplained(_: str) -> None:
 
 def without_passthrough(_: str) -> None:
     from farwatch.mounting import server
+    from farwatch.mounting.options import Options
+    from farwatch.session.settings import Caching, Settings
 
     original = server._settings
-    server._settings = lambda fsnotify: original(fsnotify)._replace(passthrough=False)
+
+    def settings(options: Options, caching: Caching) -> Settings:
+        return original(options, caching)._replace(passthrough=False)
+
+    server._settings = settings
 
 
 def true_mtime_at_modify(_: str) -> None:
@@ -447,6 +453,38 @@ def counts_nodes(path: str) -> None:
     Session.__init__ = init  # type: ignore[method-assign]
 
 
+# What a client believes ----------------------------------------------------------
+
+
+def closes_change_nothing(_: str) -> None:
+    """A file that is closed is taken to be as it was told."""
+    from farwatch.session.planning.ground import Ground
+
+    Ground.refresh = lambda self, target: None  # type: ignore[method-assign]
+
+
+def absent_names_are_not_asked_for(_: str) -> None:
+    """The agent's kernel is left to believe that a name is not there."""
+    from farwatch.session.belief import Belief
+
+    Belief.took_for_absent = lambda self, directory, name: False  # type: ignore[method-assign]
+
+
+def nothing_is_doubted(_: str) -> None:
+    """The client's kernel is never notified of what has changed."""
+    from farwatch.session.doubts import Doubts
+
+    Doubts.take = lambda self: []  # type: ignore[method-assign]
+
+
+def nobody_writes(_: str) -> None:
+    """Nobody behind the client is taken to have a file open for writing."""
+    from farwatch.session.writers import Writers
+
+    Writers.holds = lambda self, key: False  # type: ignore[method-assign]
+    Writers.learn = lambda self, records: None  # type: ignore[method-assign]
+
+
 SERVER: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
@@ -478,6 +516,10 @@ SERVER: dict[str, Mutation] = {
         every_mark_pins,
         never_prunes,
         counts_nodes,
+        closes_change_nothing,
+        absent_names_are_not_asked_for,
+        nothing_is_doubted,
+        nobody_writes,
     )
 }
 AGENT: dict[str, Mutation] = {

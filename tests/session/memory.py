@@ -20,12 +20,16 @@ from typing import NamedTuple, Protocol, Self
 
 from farwatch.events import Key, Place
 from farwatch.export.content import Content
+from farwatch.export.guise import Guise
+from farwatch.export.setid import Groups, no_groups
 from farwatch.export.tree import NOW, OMIT, Caller, DirEntry, SetAttr
 
 NAME_MAX = 255
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 _STATUS = 10
 _DEVICE = 0x2A
+BIRTH_NS = 1_111_111_111_000_000_000
+"""Of inode 0, which there is none of; each next one was born one later."""
 _CONTENT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC
 
 
@@ -40,9 +44,14 @@ class Tree(Protocol):
     """What a session asks of the export.  The real one fits as well (test_memory)."""
 
     root_key: Key
+    guise: Guise
 
     def lookup(self, directory: Key, name: bytes) -> tuple[Key, os.stat_result]: ...
+    def names(self, directory: Key) -> list[bytes]: ...
     def node_at(self, directory: Key, name: bytes) -> Key | None: ...
+    def is_mount_point(self, directory: Key, name: bytes) -> bool: ...
+    def keep(self, node: Key) -> None: ...
+    def let_go(self, node: Key) -> None: ...
     def inside(self, node: Key) -> bool: ...
     def place_of(self, node: Key) -> Place | None: ...
     def link(self, node: Key, directory: Key, name: bytes) -> tuple[Key, os.stat_result]: ...
@@ -55,6 +64,7 @@ class Tree(Protocol):
         new_directory: Key,
         new_name: bytes,
         flags: int,
+        maker: Caller | None = None,
     ) -> None: ...
     def mknod(
         self, directory: Key, name: bytes, mode: int, rdev: int, caller: Caller
@@ -76,6 +86,7 @@ class Tree(Protocol):
     ) -> int: ...
     def getattr(self, node: Key) -> os.stat_result: ...
     def getattr_open(self, fd: int) -> os.stat_result: ...
+    def birth_time(self, node: Key) -> int | None: ...
     def setattr(
         self,
         node: Key,
@@ -84,6 +95,7 @@ class Tree(Protocol):
         caller: Caller,
         *,
         place: Place | None = None,
+        groups: Groups = no_groups,
     ) -> os.stat_result: ...
     def statfs(self, node: Key) -> os.statvfs_result: ...
     def readlink(self, node: Key) -> bytes: ...
@@ -98,6 +110,7 @@ class Tree(Protocol):
         caller: Caller,
         *,
         place: Place | None = None,
+        kill_sgid: bool = False,
     ) -> None: ...
     def removexattr(self, node: Key, name: bytes, *, place: Place | None = None) -> None: ...
     def opendir(self, node: Key) -> Listing: ...
@@ -195,6 +208,8 @@ class MemoryDirectory:
 class MemoryDisk(Content):
     """The disk; ``do_…`` is what somebody else does to it, behind the session's back."""
 
+    keeps_removed = False
+
     def __init__(self) -> None:
         self._next_ino = 2
         self._inodes: dict[Key, Inode] = {}
@@ -206,6 +221,7 @@ class MemoryDisk(Content):
         self.root = self._make(stat.S_IFDIR | 0o755, 0, 0)
         self.root.nlink = 2
         self.root_key = self.root.key
+        self.guise = Guise(0)
 
     # A context: the memfds are to be closed.
 
@@ -391,6 +407,9 @@ class MemoryDisk(Content):
 
     # What the session asks: names --------------------------------------------------
 
+    def names(self, directory: Key) -> list[bytes]:
+        return list(self._directory(directory).children)
+
     def lookup(self, directory: Key, name: bytes) -> tuple[Key, os.stat_result]:
         if name == b".":
             inode = self._inode(directory)
@@ -404,6 +423,15 @@ class MemoryDisk(Content):
                 raise _fail(errno.ENOENT)
             inode = found
         return inode.key, self._status(inode)
+
+    def is_mount_point(self, directory: Key, name: bytes) -> bool:
+        return False
+
+    def keep(self, node: Key) -> None:
+        """Nothing: a node is there for as long as it has a name."""
+
+    def let_go(self, node: Key) -> None:
+        """Nothing."""
 
     def node_at(self, directory: Key, name: bytes) -> Key | None:
         _check(name)
@@ -455,6 +483,7 @@ class MemoryDisk(Content):
         new_directory: Key,
         new_name: bytes,
         flags: int,
+        maker: Caller | None = None,
     ) -> None:
         self.journal.append("rename")
         if flags & ~7 or (flags & RENAME_EXCHANGE and flags & 5):
@@ -592,6 +621,9 @@ class MemoryDisk(Content):
     def getattr_open(self, fd: int) -> os.stat_result:
         return self._status(self._memories[os.fstat(fd).st_ino])
 
+    def birth_time(self, node: Key) -> int | None:
+        return BIRTH_NS + self._inode(node).ino
+
     def setattr(
         self,
         node: Key,
@@ -600,6 +632,7 @@ class MemoryDisk(Content):
         caller: Caller,
         *,
         place: Place | None = None,
+        groups: Groups = no_groups,
     ) -> os.stat_result:
         self.journal.append("setattr")
         self.places.append(place)
@@ -648,6 +681,7 @@ class MemoryDisk(Content):
         caller: Caller,
         *,
         place: Place | None = None,
+        kill_sgid: bool = False,
     ) -> None:
         self.journal.append("setxattr")
         self.places.append(place)
@@ -674,7 +708,15 @@ class MemoryDisk(Content):
         return MemoryDirectory(self, inode)
 
     @staticmethod
-    def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    def fallocate(
+        fd: int,
+        mode: int,
+        offset: int,
+        length: int,
+        *,
+        kill_suidgid: bool = False,
+        groups: Groups = no_groups,
+    ) -> None:
         if offset + length > 1 << 20:
             raise _fail(errno.EFBIG)  # it would take memory, and not be given back soon
         Content.fallocate(fd, mode, offset, length)

@@ -96,7 +96,7 @@ def test_only_on_the_root_directory(kernel: Kernel, command: int) -> None:
             agent.ioctl(command, bytes(12), **where)
 
 
-@pytest.mark.parametrize("command", [0x5401, 0, 0xFFFF7700, 0xFFFF7704, 0xC0107701])
+@pytest.mark.parametrize("command", [0x5401, 0, 0xFFFF7700, 0xFFFF7705, 0xC0107701])
 def test_other_ioctls_are_no_terminal(kernel: Kernel, command: int) -> None:
     # Python's open() asks TCGETS of everything.
     with pytest.raises(Refused, match="ENOTTY"):

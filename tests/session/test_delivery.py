@@ -9,6 +9,7 @@ import pytest
 from farwatch.events import Change, Kind
 from farwatch.session import delivery
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Batch, Kernel, Refused, Step
+from tests.session.upkeeping import Keeper
 
 MKNOD, LINK, UNLINK, RENAME, LOOK = 1, 4, 5, 7, 14
 BUFFER = 16_383
@@ -175,12 +176,20 @@ def test_links_counted_once_however_often_it_is_tried(kernel: Kernel) -> None:
 def test_what_is_queued_without_an_agent_is_bounded(
     kernel: Kernel, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is dropped is told by what the disk holds, when an agent is there."""
     monkeypatch.setattr(delivery, "_MOST_WITHOUT_AGENT", 20)
     for number in range(50):
         create(kernel, f"a{number}")
+    assert len(kernel.session.delivery._queue) <= 20
+    keeper = Keeper(kernel.session, kernel.disk)
+    keeper.finish()
     batch = agent.wait()
     assert batch is not None
-    assert len(batch.steps) < 50
+    assert batch.steps == []
+    keeper.finish()
+    batch = agent.wait(batch.number)
+    assert batch is not None
+    assert {step.name for step in batch.steps} == {b"a%d" % number for number in range(50)}
     # While there is one, however slow, nothing is dropped.
     for number in range(50):
         create(kernel, f"b{number}")

@@ -49,6 +49,9 @@ BODIES = {
     k.READDIR: struct.pack("<QQIIQII", 1, 0, 100, 0, 0, 0, 0),
     k.RELEASEDIR: struct.pack("<QIIQ", 1, 0, 0, 0),
     k.FSYNCDIR: struct.pack("<QII", 1, 0, 0),
+    k.GETLK: struct.pack("<4Q4I", 1, 9, 0, 100, 1, 7, 0, 0),
+    k.SETLK: struct.pack("<4Q4I", 1, 9, 0, 100, 1, 7, 0, 0),
+    k.SETLKW: struct.pack("<4Q4I", 1, 9, 0, 100, 0, 7, 1, 0),
     k.ACCESS: struct.pack("<II", 4, 0),
     k.CREATE: struct.pack("<IIII", 0o102, 0o100644, 0o22, 0) + b"created\0",
     k.INTERRUPT: struct.pack("<Q", 2),
@@ -125,7 +128,7 @@ def test_cut_off_at_every_length(target: Target, opcode: int, uid: int) -> None:
             data = struct.pack("<I", says) + whole[4:length]
             number = target.send(data)
             if number is None:
-                assert opcode in (*k.WITHOUT_REPLY, k.INIT, k.IOCTL)
+                assert opcode in (*k.WITHOUT_REPLY, k.INIT, k.IOCTL, k.SETLKW)
 
 
 @pytest.mark.parametrize("length", range(40))

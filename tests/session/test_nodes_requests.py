@@ -15,7 +15,6 @@ from tests.session.kernel import (
     FLUSH,
     FSYNC,
     FSYNCDIR,
-    GETLK,
     GETXATTR,
     LISTXATTR,
     LSEEK,
@@ -26,11 +25,8 @@ from tests.session.kernel import (
     RELEASE,
     REMOVEXATTR,
     ROOT,
-    SETLK,
-    SETLKW,
     SETXATTR,
     STATFS,
-    STATX,
     Kernel,
     Refused,
 )
@@ -313,11 +309,9 @@ def test_everything_is_closed_at_the_end(kernel: Kernel) -> None:
     assert kernel.disk.open_directories == 0
 
 
-@pytest.mark.parametrize(
-    "opcode", [GETLK, SETLK, SETLKW, ACCESS, BMAP, POLL, STATX, 7, 19, 54, 4096, 0, 0xFFFFFFFF]
-)
+@pytest.mark.parametrize("opcode", [ACCESS, BMAP, POLL, 7, 19, 54, 4096, 0, 0xFFFFFFFF])
 def test_what_there_is_none_of(kernel: Kernel, opcode: int) -> None:
-    """ENOSYS: the kernel does locks and access checks by itself, and asks no more."""
+    """ENOSYS: the kernel does access checks by itself, and asks no more."""
     with pytest.raises(Refused, match="ENOSYS"):
         kernel.ask(opcode, ROOT, bytes(64))
 

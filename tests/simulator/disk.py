@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 from farwatch.events import Key, Place
 from farwatch.export.content import Content
+from farwatch.export.setid import Groups, no_groups
 from farwatch.export.tree import OMIT, Caller, DirEntry, SetAttr
 from tests.session.memory import RENAME_EXCHANGE, Inode, MemoryDirectory, MemoryDisk
 from tests.simulator import facts
@@ -249,9 +250,15 @@ class WatchedDisk(MemoryDisk):
         return found
 
     def write_from(  # type: ignore[override]
-        self, fd: int, buffers: Sequence[memoryview], offset: int, *, kill_suidgid: bool = False
+        self,
+        fd: int,
+        buffers: Sequence[memoryview],
+        offset: int,
+        *,
+        kill_suidgid: bool = False,
+        groups: Groups = no_groups,
     ) -> int:
-        size = Content.write_from(fd, buffers, offset, kill_suidgid=kill_suidgid)
+        size = Content.write_from(fd, buffers, offset, kill_suidgid=kill_suidgid, groups=groups)
         if size:
             self.tell_of(facts.MODIFY, self._descriptors[fd])
         return size
@@ -272,8 +279,9 @@ class WatchedDisk(MemoryDisk):
         caller: Caller,
         *,
         place: Place | None = None,
+        groups: Groups = no_groups,
     ) -> os.stat_result:
-        status = super().setattr(node, fd, changes, caller, place=place)
+        status = super().setattr(node, fd, changes, caller, place=place, groups=groups)
         told: list[int] = []
         if changes.uid is not None or changes.gid is not None:
             told.append(facts.ATTRIB)
@@ -304,8 +312,9 @@ class WatchedDisk(MemoryDisk):
         caller: Caller,
         *,
         place: Place | None = None,
+        kill_sgid: bool = False,
     ) -> None:
-        super().setxattr(node, name, value, flags, caller, place=place)
+        super().setxattr(node, name, value, flags, caller, place=place, kill_sgid=kill_sgid)
         self._tell_at(facts.ATTRIB, self._inode(node), place)
 
     def removexattr(self, node: Key, name: bytes, *, place: Place | None = None) -> None:

@@ -18,6 +18,8 @@ import pytest
 
 from farwatch.events import READING, Mask
 from farwatch.linux import mounts
+from farwatch.linux.handles import fsid
+from farwatch.linux.superblocks import whole_fsid
 from farwatch.sources.fanotify import FanotifySource, NoSource
 from tests.linux import areas
 
@@ -244,15 +246,49 @@ def test_overlayfs_with_handles_can() -> None:
 
 
 def test_btrfs_subvolume() -> None:
+    """Its changes have the id of the whole file system, and those beside it are heard too."""
     if shutil.which("btrfs") is None:
         pytest.skip("no btrfs tool here")
     with areas.image("btrfs") as path:
         subprocess.run(
             ["btrfs", "subvolume", "create", path / "sub"], check=True, capture_output=True
         )
-        error = refused(path / "sub")
-    assert error.errno == errno.EXDEV
-    assert "btrfs subvolume" in str(error)
+        with areas.opened(path / "sub") as fd, FanotifySource.open(fd) as source:
+            (path / "sub" / "a").mkdir()
+            (path / "b").mkdir()
+            records = source.read()
+            assert [record.place.name for record in records if record.place] == [b"a", b"b"]
+            assert {record.node[:8] for record in records if record.node} == {whole_fsid(fd)}
+            assert fsid(fd) != whole_fsid(fd)
+
+
+def test_further_file_systems() -> None:
+    with areas.tmpfs() as one, areas.tmpfs() as two, areas.opened(one) as first:
+        with areas.opened(two) as second, FanotifySource.open(first) as source:
+            (two / "before").mkdir()
+            source.add(second)
+            source.add(second)
+            (one / "a").mkdir()
+            (two / "b").mkdir()
+            assert [name for name, _ in kinds(source)] == [b"a", b"b"]
+            source.want(Mask.OPEN)
+            os.close(os.open(two / "b", os.O_RDONLY))
+            assert [name for name, _ in kinds(source)] == [b"."]
+            source.remove(fsid(second))
+            source.remove(fsid(second))
+            (two / "c").mkdir()
+            (one / "d").mkdir()
+            assert [name for name, _ in kinds(source)] == [b"d"]
+
+
+def test_a_file_system_that_is_gone_can_be_removed() -> None:
+    with areas.tmpfs() as one, areas.opened(one) as first, FanotifySource.open(first) as source:
+        with areas.tmpfs() as two, areas.opened(two) as second:
+            source.add(second)
+            name = fsid(second)
+        source.remove(name)
+        (one / "a").mkdir()
+        assert [name for name, _ in kinds(source)] == [b"a"]
 
 
 # linux/fuse.h: struct fuse_in_header, fuse_out_header, fuse_init_out

@@ -127,7 +127,7 @@ SYSLOG = """
 import sys
 from farwatch.cli import virtiofsd
 virtiofsd._SYSLOG = sys.argv[1]
-virtiofsd.virtiofsd.main(["--shared-dir=src", "--fd=0", "--syslog", "-o", "flock"])
+virtiofsd.virtiofsd.main(["--shared-dir=src", "--fd=0", "--syslog", "-o", "norace"])
 """
 
 
@@ -146,18 +146,18 @@ def test_syslog(area: Area) -> None:
                 text=True,
                 check=False,
             )
-            note = "farwatch: --flock has no effect here: locks are the guest's own\n"
+            note = "farwatch: --norace has no effect here: there is no fallback that could race\n"
             assert (note in result.stderr) is not is_there
             assert ("no syslog" in result.stderr) is not is_there
-        assert b"--flock has no effect here" in syslog.recv(1000)
+        assert b"--norace has no effect here" in syslog.recv(1000)
 
 
 @pytest.mark.root
 def test_what_has_no_effect_is_said_once(area: Area) -> None:
-    with area.serving("--thread-pool-size=8", "-o", "flock,flock", "--thread-pool-size=9"):
+    with area.serving("--thread-pool-size=8", "-o", "norace,norace", "--thread-pool-size=9"):
         pass
     lines = Path(area.err).read_text().splitlines()
     assert lines == [
         "farwatch: --thread-pool-size has no effect here: one thread serves the guest's requests",
-        "farwatch: --flock has no effect here: locks are the guest's own",
+        "farwatch: --norace has no effect here: there is no fallback that could race",
     ]

@@ -183,6 +183,15 @@ def test_extended_attributes(area: Area, options: tuple[str, ...], is_allowed: b
                 guest.ask(22, node, body)
 
 
+@pytest.mark.parametrize("options", [("--xattr",), ("--posix-acl",), ("-o", "posix_acl")])
+def test_access_control_lists(area: Area, options: tuple[str, ...]) -> None:
+    with area.serving(*options), area.guest() as guest:
+        flags = guest.init()[3]
+        # FUSE_POSIX_ACL, FUSE_DONT_MASK and FUSE_SETXATTR_EXT of linux/fuse.h.
+        asked = [bool(flags & bit) for bit in (1 << 20, 1 << 6, 1 << 29)]
+        assert asked == [options != ("--xattr",)] * 3
+
+
 @pytest.mark.parametrize(
     ("mode", "seconds", "with_agent", "of_files", "is_direct", "plus"),
     [

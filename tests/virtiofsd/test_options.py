@@ -42,12 +42,25 @@ LINES: dict[str, tuple[str, dict[str, object], list[str]]] = {
             "--fd=33 -o source=/path,cache=always,xattr,sandbox=chroot,flock,posix_lock"
             " --thread-pool-size=16"
         ),
-        {"fd": 33, "shared_dir": "/path", "caching": ALWAYS, "xattrs": True},
-        ["--flock", "--posix-lock", "--sandbox=chroot", "--thread-pool-size"],
+        {
+            "fd": 33,
+            "shared_dir": "/path",
+            "caching": ALWAYS,
+            "xattrs": True,
+            "flock": True,
+            "posix_lock": True,
+        },
+        ["--sandbox=chroot", "--thread-pool-size"],
     ),
     "libvirt-compat-plain": (
         "--fd=33 -o source=/path,no_flock,no_posix_lock,no_xattr -d",
-        {"fd": 33, "shared_dir": "/path", "log_level": logging.DEBUG},
+        {
+            "fd": 33,
+            "shared_dir": "/path",
+            "log_level": logging.DEBUG,
+            "flock": False,
+            "posix_lock": False,
+        },
         [],
     ),
     "libvirt-separate": (
@@ -99,14 +112,13 @@ LINES: dict[str, tuple[str, dict[str, object], list[str]]] = {
     ),
     "everything-that-does-nothing": (
         (
-            "--socket-path /s --shared-dir /d --announce-submounts --posix-acl --seccomp kill"
+            "--socket-path /s --shared-dir /d --announce-submounts --seccomp kill"
             " --inode-file-handles=never --modcaps=+sys_admin:-chown --writeback --allow-direct-io"
             " --security-label=auto --thread-pool-size 8"
         ),
         {"xattrs": True},
         [
             "--announce-submounts",
-            "--posix-acl",
             "--seccomp",
             "--inode-file-handles",
             "--modcaps",
@@ -115,6 +127,16 @@ LINES: dict[str, tuple[str, dict[str, object], list[str]]] = {
             "--security-label",
             "--thread-pool-size",
         ],
+    ),
+    "access-control-lists": (
+        "--socket-path /s --shared-dir /d --posix-acl",
+        {"xattrs": True, "posix_acl": True},
+        [],
+    ),
+    "no-access-control-lists": (
+        "--socket-path /s --shared-dir /d --xattr -o no_posix_acl",
+        {"xattrs": True},
+        [],
     ),
     "nothing-to-say": (
         (

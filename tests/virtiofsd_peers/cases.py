@@ -479,7 +479,6 @@ CASES: dict[str, list[Step]] = {
         ("raw", k.SYNCFS, "/", bytes(8)),
         ("raw", k.GETLK, "/file", bytes(48)),
         ("raw", k.SETLK, "/file", bytes(48)),
-        ("raw", k.STATX, "/file", bytes(24)),
         ("raw", k.IOCTL, "/file", bytes(32)),
     ],
 }

@@ -10,6 +10,8 @@ are bytes without a NUL, lengths are in bytes.
                              the outcome of earlier steps that were EINPROGRESS
             server -> agent  the next batch: its number, flags, first sequence, steps
     WATCH   agent -> server  what somebody in the client watches, after a scan
+    PLACE   agent -> server  a directory's node id
+            server -> agent  the id of a directory above it, and the path from there
 
 WAIT is parked by the server until there is something to do.  A batch's number is
 acknowledged by the next WAIT; number 0 acknowledges nothing.
@@ -36,12 +38,17 @@ _IOWR = 3 << 30 | BUFFER_SIZE << 16 | ord("w") << 8
 HELLO = _IOWR | 1
 WAIT = _IOWR | 2
 WATCH = _IOWR | 3
+PLACE = _IOWR | 4
 
 FIRST_UID = 0xFA52_0000
 LAST_UID = 0xFA52_FFFF
 """User ids that mark a request as replayed.  Nobody else can have one: a request
 from this range that is not armed is refused, whoever sends it."""
 SEQUENCES = LAST_UID - FIRST_UID + 1
+NO_UID = 0xFFFF_FFFF
+"""In HELLO's answer, in place of FIRST_UID: the agent is an ordinary user's, which cannot change
+its fsuid.  The thread that has said HELLO is known by its id, the first of its process and the
+only one that replays; it does the steps of a batch in their order, and opens no handles."""
 
 ROOT_ID = 1
 HIDDEN_ID = 2
@@ -67,6 +74,10 @@ WATCH_IN = Struct("<III")
 WATCHED = Struct("<QII")
 """node id, generation, mask: the fields of the RFC's FUSE_FSNOTIFY request."""
 WATCHES_PER_MESSAGE = (BUFFER_SIZE - WATCH_IN.size) // WATCHED.size
+PLACE_IN = Struct("<Q")
+"""node id of a directory."""
+PLACE_OUT = Struct("<QI")
+"""node id of a directory above it, which may be the root or the hidden one; bytes of the path."""
 
 
 class HelloFlag(IntFlag):
@@ -345,3 +356,20 @@ def decode_hello(message: bytes | memoryview) -> Hello:
     if len(hidden) != length or not hidden or not is_name(hidden):
         raise Malformed("HELLO: the hidden directory's name is cut off, or none")
     return Hello(version, uid, generation, hidden)
+
+
+def encode_place(above: int, path: bytes) -> bytes:
+    """PLACE's answer."""
+    return PLACE_OUT.pack(above, len(path)) + path
+
+
+def decode_place(message: bytes | memoryview) -> tuple[int, bytes]:
+    """PLACE's answer: no name in the path leads up or is empty.  Raises Malformed."""
+    try:
+        above, length = PLACE_OUT.unpack_from(message, 0)
+    except struct.error as error:
+        raise Malformed(f"PLACE: {error}") from None
+    path = bytes(message[PLACE_OUT.size : PLACE_OUT.size + length])
+    if len(path) != length or not all(name and is_name(name) for name in path.split(b"/")):
+        raise Malformed("PLACE: no path")
+    return above, path

@@ -177,10 +177,14 @@ class Open(IntFlag):
 GETATTR_FH = 1 << 0
 OPEN_KILL_SUIDGID = 1 << 0
 """In ``open_flags`` of OPEN_IN and CREATE_IN (7.33)."""
+WRITE_CACHE = 1 << 0
+"""In ``write_flags`` of WRITE_IN: by no program, but from the pages of a mapping."""
 WRITE_KILL_SUIDGID = 1 << 2
 """In ``write_flags`` of WRITE_IN (7.31)."""
 FSYNC_FDATASYNC = 1 << 0
 IOCTL_DIR = 1 << 4
+LK_FLOCK = 1 << 0
+"""In ``lk_flags`` of LK_IN: flock(2)'s, else fcntl(2)'s."""
 EXPIRE_ONLY = 1 << 0
 
 ATTR = Struct("<6Q10I")
@@ -228,6 +232,23 @@ FSYNC_IN = Struct("<Q2I")
 """``fuse_fsync_in``: fh, fsync_flags, padding."""
 SETXATTR_IN_COMPAT = Struct("<2I")
 """``fuse_setxattr_in`` without ``FUSE_SETXATTR_EXT``: size, flags."""
+SETXATTR_IN = Struct("<4I")
+"""``fuse_setxattr_in``: size, flags, setxattr_flags, padding."""
+SETXATTR_KILL_SGID = 1 << 0
+"""``FUSE_SETXATTR_ACL_KILL_SGID``: an access control list that is set takes S_ISGID away."""
+STATX_IN = Struct("<2IQ2I")
+"""``fuse_statx_in``: getattr_flags, reserved, fh, sx_flags, sx_mask."""
+STATX_OUT_HEAD = Struct("<Q2I16x")
+"""``fuse_statx_out`` without its ``stat``: attr_valid, attr_valid_nsec, flags."""
+STATX = Struct("<2IQ3IH2x4QqI4xqI4xqI4xqI4x4I112x")
+"""``fuse_statx``: mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks,
+attributes_mask, then atime, btime, ctime, mtime as seconds and ns, rdev_major, rdev_minor,
+dev_major, dev_minor."""
+EXTENSION = Struct("<2I")
+"""``fuse_ext_header``: size, type.  Each extension fills whole 8 bytes, and all of them stand at
+the end of a request whose header says how many they are (total_extlen, in units of 8 bytes)."""
+EXTENSION_GROUPS = 32
+"""``FUSE_EXT_GROUPS``: ``fuse_supp_groups`` follows, which is a number of groups, and these."""
 GETXATTR_IN = Struct("<2I")
 """``fuse_getxattr_in``: size, padding."""
 GETXATTR_OUT = Struct("<2I")
@@ -236,6 +257,10 @@ ACCESS_IN = Struct("<2I")
 """``fuse_access_in``: mask, padding."""
 INTERRUPT_IN = Struct("<Q")
 """``fuse_interrupt_in``: unique."""
+LK_IN = Struct("<4Q4I")
+"""``fuse_lk_in``: fh, owner, the lock's start, end (included), type and pid, lk_flags, padding."""
+LK_OUT = Struct("<2Q2I")
+"""``fuse_lk_out``: start, end, type, pid."""
 IOCTL_IN = Struct("<Q2IQ2I")
 """``fuse_ioctl_in``: fh, flags, cmd, arg, in_size, out_size."""
 IOCTL_OUT = Struct("<i3I")
@@ -256,6 +281,10 @@ COPY_FILE_RANGE_IN = Struct("<7Q")
 """``fuse_copy_file_range_in``: fh_in, off_in, nodeid_out, fh_out, off_out, len, flags."""
 DIRENT = Struct("<2Q2I")
 """``fuse_dirent``: ino, off, namelen, type; the name follows, padded to 8 bytes."""
+NOTIFY_INVAL_INODE_OUT = Struct("<Q2q")
+"""``fuse_notify_inval_inode_out``: ino, off, len.  A negative ``off`` means no pages."""
+NOTIFY_INVAL_ENTRY_OUT = Struct("<Q2I")
+"""``fuse_notify_inval_entry_out``: parent, namelen, flags; the name and a NUL follow."""
 NOTIFY_PRUNE_OUT = Struct("<2IQ")
 """``fuse_notify_prune_out``: count, padding, spare; ``count`` node ids follow."""
 

@@ -19,8 +19,8 @@ from farwatch.agent.endings import SERVER_GONE, NotServed, Status
 from farwatch.agent.saying import Voice, say
 
 _STATUSES = """\
-Needs root, and runs until MNT is unmounted.  Under a service manager that wants to be told
-(Type=notify) it says when it is ready.
+Needs root, or to be the user whose mount it is, and runs until MNT is unmounted.  Under a
+service manager that wants to be told (Type=notify) it says when it is ready.
 
 Exit status: 0 MNT was unmounted, 1 failure, 2 wrong usage, 3 another agent has taken over,
 4 MNT has no farwatch server or this process may not serve it.

@@ -54,9 +54,10 @@ def run(path: bytes, voice: Voice, stand_by: bool = False) -> None:
     its server is not farwatch's, Replaced if another agent has taken over.
     """
     with MountPoint(path) as mount:
-        # Without the client's mounts: a submount below a directory that is removed
-        # remotely would make its removal fail here with EBUSY.
-        enter_private_root({})
+        if os.geteuid() == 0:
+            # Without the client's mounts: a submount below a directory that is removed
+            # remotely would make its removal fail here with EBUSY.
+            enter_private_root({})
         root = mount.open_root()
         try:
             Agent(mount, root, voice).run(stand_by)

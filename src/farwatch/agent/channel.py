@@ -14,9 +14,13 @@ from farwatch.linux.files import ioctl
 _REASONS = {
     errno.ENOTTY: "its server is not farwatch",
     errno.ENOSYS: "its server is not farwatch",
-    errno.EPERM: "its server accepts an agent only from root, in the mount's own pid namespace",
+    errno.EPERM: "its server accepts an agent only from who has mounted it,"
+    " in the mount's own pid namespace",
     errno.EPROTO: "its server speaks another version of the agent's protocol",
 }
+
+
+_MARKS = (control.FIRST_UID, control.NO_UID)
 
 
 class Channel:
@@ -45,7 +49,7 @@ class Channel:
             raise NotServed(reason) from None
         except control.Malformed:
             raise NotServed(_REASONS[errno.ENOTTY]) from None
-        if hello.version != control.VERSION or hello.uid != control.FIRST_UID:
+        if hello.version != control.VERSION or hello.uid not in _MARKS:
             raise NotServed(_REASONS[errno.EPROTO])
         return hello
 
@@ -67,6 +71,16 @@ class Channel:
         """Says what is watched in the client.  Raises OSError as ``wait`` does."""
         for message in control.encode_watches(flags, microseconds, watches):
             self._exchange(control.WATCH, message)
+
+    def place(self, node: int) -> tuple[int, bytes]:
+        """Where a directory is now: the id of one above it, and the path from there.
+
+        Raises OSError: ESTALE if the server knows no such directory, else as ``wait`` does.
+        """
+        try:
+            return control.decode_place(self._exchange(control.PLACE, control.PLACE_IN.pack(node)))
+        except control.Malformed as error:
+            raise OSError(errno.EPROTO, str(error)) from None
 
     def _exchange(self, number: int, message: bytes) -> memoryview:
         buffer = self._buffer

@@ -39,7 +39,9 @@ def check(path: bytes) -> None:
 
     Whether its server is farwatch's shows only when it is asked (``Channel.hello``).
     """
-    _check_privileges()
+    is_root = os.geteuid() == 0
+    if is_root:
+        _check_privileges()
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -53,6 +55,8 @@ def check(path: bytes) -> None:
             raise
         raise NotServed(_REASONS.get(error.errno or 0, error.strerror)) from None
     mount = _mount(status.mount_id)
+    if not is_root and (mount is None or _owner(mount) != os.geteuid()):
+        raise NotServed("an agent needs root, or to be whose mount it is; run it with sudo")
     if mount is None or not _has_agents(mount.fstype):
         kind = os.fsdecode(mount.fstype) if mount is not None else "something else"
         raise NotServed(f"neither virtiofs nor FUSE is mounted there; it is on {kind}")
@@ -64,8 +68,6 @@ def check(path: bytes) -> None:
 
 
 def _check_privileges() -> None:
-    if os.geteuid() != 0:
-        raise NotServed("an agent needs root; run it with sudo")
     effective = capget().effective
     missing = [name for name, bit in _NEEDED.items() if not effective & bit]
     if missing:
@@ -82,3 +84,12 @@ def _mount(mount_id: int) -> mounts.MountInfo | None:
 
 def _has_agents(fstype: bytes) -> bool:
     return fstype in (b"virtiofs", b"fuse") or fstype.startswith(b"fuse.")
+
+
+def _owner(mount: mounts.MountInfo) -> int:
+    """The user whose mount it is (``user_id`` of mount.fuse(8)); -1 if none is named."""
+    for option in mount.super_options.split(b","):
+        name, _, value = option.partition(b"=")
+        if name == b"user_id" and value.isdigit():
+            return int(value)
+    return -1

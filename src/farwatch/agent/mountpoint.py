@@ -4,6 +4,9 @@ The agent never holds the mount itself: descriptors on it would make ``umount`` 
 EBUSY.  It works through a detached clone, which has none of the client's submounts, is
 writable though the client may have remounted the mount read-only, and keeps the file
 system alive until the agent lets go of it.
+
+An ordinary user's may have to do without (clone.py): then it works in the mount itself, which
+is busy until the agent ends, and so never goes while it is there.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import select
 from types import TracebackType
 from typing import Self
 
+from farwatch.agent.clone import clone_as_user
 from farwatch.linux import mounts
 from farwatch.linux.files import AT_FDCWD
 
@@ -24,18 +28,33 @@ class MountPoint:
     """A mount that the agent serves.  Owns the clone and its view of the mount table."""
 
     def __init__(self, path: bytes) -> None:
-        """Clones the mount that ``path`` is on.  Raises OSError.  Needs CAP_SYS_ADMIN."""
+        """Clones the mount that ``path`` is on.  Raises OSError.  For a process with one thread."""
         self._path = os.path.realpath(path)
         self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._client_root = os.open("/", _DIRECTORY)
         self.clone = -1
         try:
-            self.clone = mounts.open_tree(AT_FDCWD, path, mounts.OPEN_TREE_CLONE)
-            mounts.mount_setattr(self.clone, _SAFE, mounts.MOUNT_ATTR_RDONLY, recursive=False)
+            self._mount_id = _mount_id(self._path)
+            self.clone = self._cloned() if os.geteuid() == 0 else self._opened()
             self.device = os.stat(b".", dir_fd=self.clone, follow_symlinks=False).st_dev
         except OSError:
             self.close()
             raise
+
+    def _cloned(self) -> int:
+        clone = mounts.open_tree(AT_FDCWD, self._path, mounts.OPEN_TREE_CLONE)
+        try:
+            mounts.mount_setattr(clone, _SAFE, mounts.MOUNT_ATTR_RDONLY, recursive=False)
+        except OSError:
+            os.close(clone)
+            raise
+        return clone
+
+    def _opened(self) -> int:
+        try:
+            return clone_as_user(self._path, _SAFE)
+        except OSError:
+            return os.open(self._path, _DIRECTORY)
 
     def fileno(self) -> int:
         """For poll with POLLPRI: the mount table of the client has changed."""
@@ -46,15 +65,15 @@ class MountPoint:
 
         It is the namespace that the agent was started in, whatever it has entered since.
         """
+        return {entry.mount_id for entry in self._mounts()}
+
+    def _mounts(self) -> list[mounts.MountInfo]:
         os.lseek(self._table, 0, os.SEEK_SET)
         chunks = []
         while chunk := os.read(self._table, 1 << 16):
             chunks.append(chunk)
-        return {
-            entry.mount_id
-            for entry in mounts.parse_mountinfo(b"".join(chunks))
-            if entry.device == self.device
-        }
+        entries = mounts.parse_mountinfo(b"".join(chunks))
+        return [entry for entry in entries if entry.device == self.device]
 
     def is_gone(self, seconds: float) -> bool:
         """Whether it is gone from the client's mounts; after this time if it is not."""
@@ -66,10 +85,15 @@ class MountPoint:
     def open_visible(self) -> int | None:
         """A new O_PATH descriptor of the mount as the client sees it; None if it is gone.
 
-        Not to be kept: it makes the mount busy.
+        Not to be kept: it makes the mount busy.  The mount may have been moved meanwhile, or
+        what it is in renamed.
         """
+        ours = [entry for entry in self._mounts() if entry.mount_id == self._mount_id]
+        if not ours:
+            return None
+        path = ours[0].mount_point.lstrip(b"/") or b"."
         try:
-            fd = os.open(self._path.lstrip(b"/") or b".", _DIRECTORY, dir_fd=self._client_root)
+            fd = os.open(path, _DIRECTORY, dir_fd=self._client_root)
         except OSError:
             return None
         if os.stat(fd).st_dev == self.device:
@@ -99,3 +123,11 @@ class MountPoint:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _mount_id(path: bytes) -> int:
+    fd = os.open(path, _DIRECTORY)
+    try:
+        return mounts.statx_mount_id(fd)
+    finally:
+        os.close(fd)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from farwatch.abi.control import Hello, HelloFlag, Step
+from farwatch.abi.control import NO_UID, Hello, HelloFlag, Step
 from farwatch.agent.channel import Channel
 from farwatch.agent.endings import NotServed
 from farwatch.agent.kept import Kept
+from farwatch.agent.marks import Marks, marks_of
 from farwatch.agent.opener import OPENING, Opener, Perform
 from farwatch.agent.replayer import Replayer
-from farwatch.linux.credentials import setfsuid
 
 
 class Registration:
@@ -29,6 +29,8 @@ class Registration:
         self._root = root
         self._hello = hello
         self._visible = visible
+        self._marks = marks_of(root, hello)
+        self._is_one_thread = hello.uid == NO_UID
         self.files = Kept()
         self._pins = Kept()
         self._openers: Replayer | None = None
@@ -36,14 +38,16 @@ class Registration:
         self.opener = Opener(self._prepare_opener)
         self.opener.start()
         try:
-            self.replayer = self._replayer()
+            self.replayer = self._replayer(self._marks)
         except BaseException:
-            setfsuid(0)
+            self._marks.drop()
             self.opener.end(self._let_go)
             raise
 
     def perform(self, step: Step, sequence: int, may_be_held_up: bool) -> int:
         """Does a step; 0 or an errno, EINPROGRESS among them."""
+        if self._is_one_thread:
+            return self.replayer.perform(step, sequence)
         if step.op in OPENING and (may_be_held_up or self.opener.is_busy):
             return self.opener.perform(step, sequence)
         return self.replayer.perform(step, sequence)
@@ -53,7 +57,7 @@ class Registration:
 
         If somebody holds up an open, that is when it ends.
         """
-        setfsuid(0)
+        self._marks.drop()
         self.replayer.close()
         self.opener.end(self._let_go)
 
@@ -63,8 +67,8 @@ class Registration:
         self.files.close()
         self._pins.close()
 
-    def _replayer(self) -> Replayer:
-        return Replayer(self._root, self._hello, self.files, self._pins, self._visible)
+    def _replayer(self, marks: Marks) -> Replayer:
+        return Replayer(self._root, self._hello, marks, self.files, self._pins, self._visible)
 
     def _prepare_opener(self) -> Perform:
         """In the opener's thread, which the server is to know as the agent's as well."""
@@ -72,5 +76,5 @@ class Registration:
             Channel(self._root).hello(HelloFlag.IF_NONE)
         except NotServed as error:
             raise OSError(errno.EPERM, str(error)) from None
-        self._openers = self._replayer()
+        self._openers = self._replayer(marks_of(self._root, self._hello))
         return self._openers.perform

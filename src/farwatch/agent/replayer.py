@@ -1,8 +1,7 @@
 """Does in the mount what the server's steps say, so that the client's VFS makes events.
 
-While a step is under way the calling thread's fsuid is the step's mark (see
-abi/control.py), and the server acknowledges exactly that step's requests without acting.
-The thread has the capabilities that let it pass for root, whatever its fsuid.
+While a step is under way the server knows the calling thread's requests for that step's
+(marks.py), and acknowledges exactly those without acting.
 
 What can go wrong with a step is the server's to know: each step gives an errno, or 0.
 """
@@ -11,17 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from stat import S_ISDIR, S_ISREG
 
 from farwatch.abi.control import (
     AGAIN,
-    FIRST_UID,
     HIDDEN_ID,
     KNOWN,
-    LAST_UID,
     ROOT_ID,
     Hello,
     Op,
@@ -29,29 +25,12 @@ from farwatch.abi.control import (
     Times,
 )
 from farwatch.agent.kept import Kept
+from farwatch.agent.marks import DIRECTORY, Marks
 from farwatch.linux import files
-from farwatch.linux.credentials import (
-    CAP_DAC_OVERRIDE,
-    CAP_DAC_READ_SEARCH,
-    CAP_FOWNER,
-    CAP_FSETID,
-    CAP_MKNOD,
-    can_be_fsuids,
-    change_fsuid,
-    raise_effective,
-    setfsuid,
-)
-from farwatch.linux.handles import open_by_handle
 
-_CAPABILITIES = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID | CAP_MKNOD
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SAME_MOUNT = files.RESOLVE_NO_XDEV | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_BENEATH
-_HANDLE = struct.Struct("<IiIII")
-"""A FUSE file handle (fs/fuse/inode.c): 12 bytes of type 0x81: node id high, low,
-generation."""
-_HANDLE_TYPE = 0x81
 _TRIES = 8
 _TIMES: dict[int, tuple[int, int]] = {
     int(Times.ACCESS): (files.NOW, files.OMIT),
@@ -73,24 +52,21 @@ class Replayer:
         self,
         root: int,
         hello: Hello,
+        marks: Marks,
         files_kept: Kept,
         pins: Kept,
         visible: Callable[[], int | None],
     ) -> None:
         self._root = root
-        self._generation = hello.generation
+        self._marks = marks
         self._files = files_kept
         self._pins = pins
         self._visible = visible
         self._cached_id = 0
         self._cached_fd = -1
         self._hidden = -1
-        # An unmarked request would be a real one: that must not happen by a mapping.
-        if not can_be_fsuids(FIRST_UID, LAST_UID):
-            raise PermissionError(errno.EPERM, "user ids cannot be changed here")
-        setfsuid(FIRST_UID)
-        raise_effective(_CAPABILITIES)
-        self._hidden = os.open(hello.hidden, _DIRECTORY, dir_fd=root)
+        marks.take()
+        self._hidden = os.open(hello.hidden, DIRECTORY, dir_fd=root)
         self._performers: dict[int, Callable[[Step], None]] = {
             Op.MKNOD: self._mknod,
             Op.MKDIR: self._mkdir,
@@ -112,7 +88,7 @@ class Replayer:
 
     def perform(self, step: Step, sequence: int) -> int:
         """Does a step under its mark.  Returns 0 or an errno, and never raises OSError."""
-        change_fsuid(FIRST_UID + sequence)
+        self._marks.on(sequence)
         performer = self._performers.get(step.op)
         if performer is None:
             return errno.EOPNOTSUPP
@@ -164,8 +140,8 @@ class Replayer:
     def _directory(self, node: int) -> int:
         """A descriptor of a directory, good until the next call.
 
-        By handle: no path is walked.  It is not kept longer, because it would keep a
-        removed directory alive, and so hold back its DELETE_SELF.
+        It is not kept longer, because it would keep a removed directory alive, and so hold
+        back its DELETE_SELF.
         """
         if node == ROOT_ID:
             return self._root
@@ -184,15 +160,14 @@ class Replayer:
         self._cached_id = 0
 
     def _open_directory(self, node: int) -> int:
-        handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
         try:
-            return open_by_handle(self._root, handle, _DIRECTORY)
+            return self._marks.open_directory(node)
         except OSError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno not in self._marks.lost:
                 raise
         # It is gone on the server, and the kernel has lost its place in the tree, which
         # it would have to find again to open the handle.  It has a place here.
-        return os.open(b"n%d" % node, _DIRECTORY, dir_fd=self._hidden)
+        return os.open(b"n%d" % node, DIRECTORY, dir_fd=self._hidden)
 
     # Names -----------------------------------------------------------------------
 
@@ -243,7 +218,7 @@ class Replayer:
         directory = self._directory(step.directory)
         if step.op == Op.LOOK and step.argument == AGAIN:
             self._have_asked_again(directory, step.name)
-        os.close(os.open(step.name, _PATH, dir_fd=directory))
+        os.close(_open_name(directory, step.name, _PATH, self._marks.resolve))
 
     # Inodes ----------------------------------------------------------------------
 
@@ -255,6 +230,13 @@ class Replayer:
         directory = self._directory(step.directory)
         if not step.name:
             files.utimensat(directory, b"", atime, mtime, files.AT_EMPTY_PATH)
+            return
+        if self._marks.resolve:
+            path = _open_name(directory, step.name, _PATH, self._marks.resolve)
+            try:
+                files.utimensat(path, b"", atime, mtime, files.AT_EMPTY_PATH)
+            finally:
+                os.close(path)
             return
         files.utimensat(directory, step.name, atime, mtime, files.AT_SYMLINK_NOFOLLOW)
 
@@ -274,7 +256,7 @@ class Replayer:
             return self._reopen(self._pins.get(step.pin), step.argument)
         root = self._visible()
         if root is None:
-            return self._open_in(self._directory(step.directory), step)
+            return self._open_in(self._directory(step.directory), step, self._marks.resolve)
         try:
             directory = self._same_directory(root, self._directory(step.directory))
             try:
@@ -285,7 +267,7 @@ class Replayer:
             # The client has mounted something of its own there, which is not to be opened.
             if error.errno != errno.EXDEV:
                 raise
-            return self._open_in(self._directory(step.directory), step)
+            return self._open_in(self._directory(step.directory), step, self._marks.resolve)
         finally:
             os.close(root)
 
@@ -298,7 +280,7 @@ class Replayer:
         walked, through no symbolic link and no other mount, and what is found compared.
         """
         path = os.readlink(b"/proc/self/fd/%d" % directory).lstrip(b"/") or b"."
-        found = files.openat2(root, path, _DIRECTORY, resolve=_SAME_MOUNT)
+        found = files.openat2(root, path, DIRECTORY, resolve=_SAME_MOUNT)
         flags = files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC
         if files.statx(found, flags=flags).ino != files.statx(directory, flags=flags).ino:
             os.close(found)
@@ -346,7 +328,8 @@ class Replayer:
     def _pin(self, step: Step) -> None:
         directory = self._directory(step.directory)
         self._have_asked_again(directory, step.name)
-        self._pins.put(step.token, os.open(step.name, _PATH, dir_fd=directory))
+        path = _open_name(directory, step.name, _PATH, self._marks.resolve)
+        self._pins.put(step.token, path)
 
     def _unpin(self, step: Step) -> None:
         self._pins.drop(step.token)

@@ -1,35 +1,32 @@
-"""What the agent says: lines for a person, and sd_notify(3) for systemd.
-
-Made before the agent leaves the client's mounts: afterwards no socket can be found.
-"""
+"""What the agent says: lines for a person, and to a service manager that it is ready."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import socket
+from farwatch.agent.servicemanager import ServiceManager
 
 _OUT, _ERR = 1, 2
+_DELIVERED = "events are delivered"
 
 
 class Voice:
-    """Speaks of one mount.  Nothing here raises for want of a listener."""
+    """Speaks of one mount.  Nothing here raises for want of a listener.
+
+    Made before the agent leaves the client's mounts: see ServiceManager.
+    """
 
     def __init__(self, path: str, quiet: bool) -> None:
         """``quiet`` leaves out what is not wrong."""
         self._prefix = f"farwatch agent: {printable(path)}: "
         self._quiet = quiet
-        self._manager = _manager()
+        self._manager = ServiceManager()
 
     def ready(self) -> None:
         """From now on every remote change is delivered."""
-        self.note("events are delivered")
-        if self._manager is not None:
-            with suppress(OSError):
-                self._manager.send(b"READY=1\nSTATUS=events are delivered\n")
+        self.note(_DELIVERED)
+        self._manager.ready(_DELIVERED)
 
     def note(self, what: str) -> None:
         """Something that is as it should be."""
@@ -50,19 +47,3 @@ def say(line: str, fd: int = _ERR) -> None:
     """Writes a line, at once."""
     with suppress(OSError):
         os.write(fd, line.encode(errors="backslashreplace") + b"\n")
-
-
-def _manager() -> socket.socket | None:
-    """The socket of the service manager that waits for us, if there is one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return None
-    import socket
-
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        found.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
-    except OSError:
-        found.close()
-        return None
-    return found

@@ -18,6 +18,7 @@ from farwatch.agent.channel import Channel
 from farwatch.agent.endings import SERVER_GONE
 from farwatch.agent.mountpoint import MountPoint
 from farwatch.linux import fdinfo
+from farwatch.linux.cpus import leave_the_cpu
 
 _IDLE_MILLISECONDS = 1000
 _PACED_MILLISECONDS = 1500
@@ -28,9 +29,6 @@ _SETTLE_SECONDS = 0.02
 has placed its watch by then."""
 _ACTIVITY, _IDLE = b"a", b"i"
 _ALL_EVENTS = 0xFFF
-_MOST_CPUS = 8192
-"""NR_CPUS of the largest kernels (arch/x86/Kconfig); sched_setaffinity(2) takes no notice
-of those that are not there or not allowed."""
 
 
 class Watching:
@@ -43,6 +41,7 @@ class Watching:
         self._mount = mount
         self._channel = Channel(root)
         self._on_gone = on_gone
+        self._scanner = fdinfo.Scanner(mount.device)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.is_paced = False
         """Whether ``idle`` is called at least once a second."""
@@ -79,7 +78,7 @@ class Watching:
             os.write(self._wake_write, why)
 
     def _run(self) -> None:
-        _leave_the_cpu()
+        leave_the_cpu()
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
         poll.register(self._mount.fileno(), select.POLLPRI)
@@ -111,7 +110,7 @@ class Watching:
     def _scan(self, mount_ids: set[int]) -> None:
         start = time.monotonic()
         registration = self._registrations
-        scan = fdinfo.scan(self._mount.device, mount_ids)
+        scan = self._scanner.scan(mount_ids)
         flags, watches = summarize(scan)
         self.by_path = bool(flags & WatchFlag.BY_PATH)
         self.asks = bool(flags & WatchFlag.ASKS)
@@ -133,17 +132,6 @@ class Watching:
 
 class _ServerGone(Exception):
     """The mount's connection has ended."""
-
-
-def _leave_the_cpu() -> None:
-    """This thread may run anywhere: its scans are not to hold up the replays.
-
-    Only where the process was bound to one CPU, as beside a server on the same machine.
-    """
-    if len(os.sched_getaffinity(0)) == 1:
-        # It is only for speed.
-        with suppress(OSError):
-            os.sched_setaffinity(0, range(_MOST_CPUS))
 
 
 def summarize(scan: fdinfo.Scan) -> tuple[int, list[Watched]]:

@@ -93,11 +93,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort; a traceback is no answer to a user
         _show_traceback()
-        return _say(_unexpected(error), 1)
+        return _say(unexpected(error), 1)
     return status if isinstance(status, int) else 0
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
+    """The line about an error that nobody has foreseen, with the place where it arose."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if f"{os.sep}farwatch{os.sep}" in frame.filename]
     place = (own or frames)[-1]

@@ -5,123 +5,130 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
 
 import click
 
-from farwatch.abi.fsnotify import Dialect
+from farwatch.agent.servicemanager import ServiceManager
+from farwatch.cli.background import log_to, run_in_background
 from farwatch.cli.failure import Failure, printable
 from farwatch.mounting.checks import Paths, check
+from farwatch.mounting.options import Events, Options, parse
+from farwatch.mounting.ordinary import OrdinarySupervisor
+from farwatch.mounting.remount import remount
 from farwatch.mounting.supervisor import Supervisor
 from farwatch.serving.refused import Refused
-from farwatch.session.settings import SPOKEN
+from farwatch.session.settings import SPOKEN, Cache
+
+_OPTIONS = """\
+\b
+Mount options (-o), as mount(8) and fstab have them:
+  ro, nosuid, nodev, noexec, nosymfollow, noatime, nodiratime, strictatime, sync
+                 and their opposites; unless said, as the mount that SRC is on
+  allow_other, default_permissions
+                 so it is for root's mounts in any case
+  auto_unmount   MNT goes when its server dies, even if all of farwatch was killed
+  remount        change the flags of the mount on MNT
+  cache=, events=, fsnotify=, log_file=
+                 as the options of these names
+  user, noauto, nofail, _netdev, x-..., comment=
+                 are for whoever reads fstab
+"""
 
 
-@click.command()
-@click.argument("source", metavar="SRC", type=click.Path())
-@click.argument("target", metavar="MNT", type=click.Path())
+@click.command(epilog=_OPTIONS)
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
+@click.argument("target", metavar="MNT", type=click.Path(readable=False))
+@click.option(
+    "-o", "mount_options", multiple=True, metavar="OPT[,OPT...]", help="Mount options, see below."
+)
 @click.option("--daemon", is_flag=True, help="Return once remote events are delivered.")
 @click.option(
-    "--log-file", type=click.Path(dir_okay=False), help="Append messages here, not to stderr."
+    "--log-file",
+    type=click.Path(dir_okay=False),
+    help="Append messages here, not to stderr (or, with --daemon, to the system's log).",
+)
+@click.option(
+    "--cache",
+    type=click.Choice([cache.value for cache in Cache]),
+    help="What programs are answered from memory: coherent, whatever is known to be so; auto,"
+    " names and attributes for a second; never, nothing.  [default: coherent]",
+)
+@click.option(
+    "--events",
+    type=click.Choice([events.value for events in Events]),
+    help="Where remote changes are heard of: fanotify; inotify, which sees only what is in use"
+    " in MNT; none; auto, the best of what can be had.  [default: auto]",
 )
 @click.option(
     "--fsnotify",
     type=click.Choice(tuple(SPOKEN)),
-    default="posted",
-    show_default=True,
     help="Whose watches are placed on the server: none; current, of kernels that ask for"
     " farwatch's protocol; posted, also in the layouts of 2021; parented, also in that of 2022,"
-    " which other kernels ask for by mistake.  No released kernel asks for any: it has an agent.",
+    " which other kernels ask for by mistake.  No released kernel asks for any: it has an agent."
+    "  [default: posted]",
 )
-def mount(source: str, target: str, daemon: bool, log_file: str | None, fsnotify: str) -> None:
+def mount(
+    source: str,
+    target: str,
+    mount_options: Sequence[str],
+    daemon: bool,
+    log_file: str | None,
+    cache: str | None,
+    events: str | None,
+    fsnotify: str | None,
+) -> None:
     """Mount directory SRC on MNT, with remote changes delivered.
 
     Whoever watches below MNT is told of every change that anybody makes in SRC.
     Stays in the foreground until it is interrupted or MNT is unmounted.
     """
     try:
-        paths = check(source, target)
-        spoken = SPOKEN[fsnotify]
-        if daemon:
-            _run_detached(paths, log_file, spoken)
-        _log_to(log_file)
-        status = Supervisor(paths, spoken).run(lambda: click.echo(ready_line(paths)))
+        options = parse(",".join(mount_options))
+        if cache is not None:
+            options = options._replace(cache=Cache(cache))
+        if events is not None:
+            options = options._replace(events=Events(events))
+        if fsnotify is not None:
+            options = options._replace(fsnotify=SPOKEN[fsnotify])
+        if log_file is not None:
+            options = options._replace(log_file=log_file)
+        status = mount_with(source, target, options, is_daemon=daemon)
     except Refused as refused:
-        raise _failure(refused) from None
+        raise Failure(refused.what, refused.where, refused.remedy) from None
     sys.exit(status)
 
 
-def ready_line(paths: Paths) -> str:
+def mount_with(source: str, target: str, options: Options, *, is_daemon: bool) -> int:
+    """Mounts, or changes a mount's flags; the exit status.  Raises Refused and Failure.
+
+    In the background it returns when changes are delivered, else when the mount has ended.
+    """
+    if options.remount:
+        remount(target, options)
+        return 0
+    paths = check(source, target)
+    supervisor = (Supervisor if os.geteuid() == 0 else OrdinarySupervisor)(paths, options)
+    if is_daemon:
+        run_in_background(options.log_file, supervisor.run)
+        return 0
+    manager = ServiceManager()
+    log_to(options.log_file, logging.StreamHandler())
+
+    def ready() -> None:
+        line = ready_line(paths, options.events)
+        click.echo(line)
+        manager.ready(f"{printable(os.fsdecode(paths.target))} is mounted")
+
+    return supervisor.run(ready)
+
+
+def ready_line(paths: Paths, events: Events = Events.AUTO) -> str:
     """What is said when the mount is ready."""
     source, target = (printable(os.fsdecode(path)) for path in paths)
-    return (
-        f"farwatch: {source} is mounted on {target}; remote changes are delivered (Ctrl-C unmounts)"
+    told = (
+        "remote changes raise no events"
+        if events is Events.NONE
+        else "remote changes are delivered"
     )
-
-
-def _failure(refused: Refused) -> Failure:
-    return Failure(refused.what, refused.where, refused.remedy)
-
-
-def _log_to(log_file: str | None) -> None:
-    logging.basicConfig(
-        filename=log_file,
-        level=logging.DEBUG if os.environ.get("FARWATCH_DEBUG") else logging.INFO,
-        format="farwatch: %(message)s"
-        if log_file is None
-        else "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
-    )
-
-
-def _run_detached(paths: Paths, log_file: str | None, fsnotify: frozenset[Dialect]) -> NoReturn:
-    """Runs the supervisor in the background; exits when it is ready or has failed."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    if os.fork() == 0:
-        os.close(read)
-        _be_daemon(paths, log_file, fsnotify, write)
-    os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        message = answer.readline().rstrip(b"\n")
-    if message == b"ready":
-        sys.exit(0)
-    what, where, remedy = [*message.split(b"\0"), b"", b""][:3]
-    raise Failure(
-        os.fsdecode(what) or "the mount ended while starting",
-        os.fsdecode(where),
-        os.fsdecode(remedy),
-    )
-
-
-def _be_daemon(
-    paths: Paths, log_file: str | None, fsnotify: frozenset[Dialect], answer: int
-) -> NoReturn:
-    status = 1
-    try:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        os.chdir("/")
-        _log_to(log_file)
-        _redirect_standard_files(log_file)
-
-        def ready() -> None:
-            os.write(answer, b"ready\n")
-            os.close(answer)
-
-        status = Supervisor(paths, fsnotify).run(ready)
-    except Refused as refused:
-        words = (refused.what, refused.where, refused.remedy)
-        os.write(answer, b"\0".join(map(os.fsencode, words)).replace(b"\n", b" ") + b"\n")
-    except BaseException:
-        logging.getLogger(__name__).exception("the mount failed")
-    finally:
-        os._exit(status)
-
-
-def _redirect_standard_files(log_file: str | None) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    out = null
-    if log_file is not None:
-        out = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for source, target in ((null, 0), (out, 1), (out, 2)):
-        os.dup2(source, target)
+    return f"farwatch: {source} is mounted on {target}; {told} (Ctrl-C unmounts)"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from farwatch.cli.failure import Failure
 from farwatch.cli.occupants import Occupant, occupants
+from farwatch.linux import fusermount
 from farwatch.linux.mounts import (
     MNT_DETACH,
     UMOUNT_NOFOLLOW,
@@ -45,14 +48,33 @@ def unmount(mountpoint: Path, lazy: bool) -> None:
     deadline = time.monotonic() + _AGENT_SECONDS
     while True:
         try:
-            umount(mount.mount_point, flags)
+            _umount(mount.mount_point, flags)
         except OSError as error:
             users = occupants(mount) if error.errno == errno.EBUSY else []
             if time.monotonic() > deadline or not _only_its_agent(users):
                 raise _refusal(error, mount, mounts, users) from error
+            if os.geteuid() != 0:
+                _have_let_go(users)
             time.sleep(_PAUSE_SECONDS)
         else:
             return
+
+
+def _umount(target: bytes, flags: int) -> None:
+    if os.geteuid() == 0:
+        umount(target, flags)
+    else:
+        fusermount.unmount(target, lazy=bool(flags & MNT_DETACH))
+
+
+def _have_let_go(agents: Sequence[Occupant]) -> None:
+    """An ordinary user's agent may have nothing but the mount itself to work in.
+
+    It is not replaced at once when it ends in this way.
+    """
+    for agent in agents:
+        with suppress(ProcessLookupError):
+            os.kill(agent.pid, signal.SIGTERM)
 
 
 def _only_its_agent(users: Sequence[Occupant]) -> bool:
@@ -100,7 +122,7 @@ def _refusal(
 ) -> Failure:
     where = os.fsdecode(mount.mount_point)
     if error.errno == errno.EPERM:
-        return Failure("only root may unmount", where, "try again with sudo")
+        return Failure("only root and who has mounted it may unmount", where, "try again with sudo")
     if error.errno != errno.EBUSY:
         return Failure(f"cannot unmount ({os.strerror(error.errno or 0)})", where)
     below = [os.fsdecode(m.mount_point) for m in mounts if m.parent_id == mount.mount_id]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from farwatch.events import Key, Place
+from farwatch.export.guise import Guise
 from farwatch.linux.handles import fsid, name_to_handle, open_by_handle
+from farwatch.linux.superblocks import whole_fsid
 
 __all__ = [
     "DIRECTORY",
@@ -37,11 +40,18 @@ _NO_ID = 0xFFFFFFFF
 
 
 class Caller(NamedTuple):
-    """Who asks: the ids under which new files are made, and the thread that asks."""
+    """Who asks: the ids under which new files are made, and the thread that asks.
+
+    ``groups``  further groups of his that matter to what he makes
+    ``umask``   what is taken from the modes of what he makes, unless there is a default
+                access control list
+    """
 
     uid: int
     gid: int
     pid: int
+    groups: tuple[int, ...] = ()
+    umask: int = 0
 
 
 def failure(number: int) -> OSError:
@@ -82,19 +92,40 @@ class Anchor:
     """The export's root directory, and the opening of nodes by their keys.
 
     ``mount_fd`` is open on the root (O_RDONLY|O_DIRECTORY), and owned from now
-    on.  Every open goes through its mount: nothing on another mount is reached,
-    and a mark on the mount hears all that is done to content here.
+    on.  Every open goes through its mount, or one that was attached below it
+    (``submounts``): nothing on another mount is reached, and marks on these mounts hear all
+    that is done to content here.
+
+    The first 8 bytes of a key name the mount.  They are the id by which the source reports
+    its file system.
     """
+
+    keeps_removed = True
+    """Whether what the client has removed may be kept until the client has forgotten it."""
 
     def __init__(self, mount_fd: int) -> None:
         self._fd = mount_fd
         status = os.fstat(mount_fd)
-        handle, self._mount_id = name_to_handle(mount_fd, b"", empty_path=True)
-        # By device: the subvolumes of one btrfs have different file system ids.
-        self._fsids = {status.st_dev: fsid(mount_fd)}
-        self._trusted = frozenset(self._fsids.values())
+        self._unhandled: frozenset[bytes] = frozenset()
+        """The first bytes of the keys of mounts without handles."""
+        handle, mount_id = self._handle_of(mount_fd)
+        prefix = whole_fsid(mount_fd)
+        self._prefixes = {mount_id: prefix}
+        """The first bytes of the keys of each mount, by its id."""
+        self._fds = {prefix: mount_fd}
+        """A directory of each mount, by these bytes."""
+        self._lone: dict[Key, int] = {}
+        """What is mounted and no directory (O_PATH)."""
+        self._covered: dict[Place, Key] = {}
+        """What a mount lies over."""
+        self._retired: list[int] = []
+        """Numbers of descriptors that lead nowhere any more."""
+        self.held: Callable[[Key], int | None] = lambda node: None
+        """A descriptor of what the client has open, which may have no name any more: not every
+        file system finds that by its handle (tmpfs)."""
+        self.guise = Guise(status.st_dev)
         self._root_id = (status.st_dev, status.st_ino)
-        self.root_key: Key = self._fsids[status.st_dev] + handle
+        self.root_key: Key = prefix + handle
 
     def __enter__(self) -> Self:
         return self
@@ -108,18 +139,22 @@ class Anchor:
         self.close()
 
     def close(self) -> None:
-        """Close the root's descriptor.  May be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        """Close the root's descriptor, and the mounts'.  May be called twice."""
+        for fd in (*self._fds.values(), *self._lone.values(), *self._retired):
             os.close(fd)
+        self._fds.clear()
+        self._lone.clear()
+        self._retired.clear()
+        self._fd = -1
 
     def _open_key(self, node: Key, flags: int) -> int:
         """Open a node.  ESTALE if it is gone or was never one of this export's."""
-        if node[:_FSID] not in self._trusted:
-            raise failure(errno.ESTALE)
+        mount_fd = self._fds.get(node[:_FSID])
+        if mount_fd is None:
+            return self._open_lone(node, flags)
         for _ in range(_ATTEMPTS):
             try:
-                return open_by_handle(self._fd, node[_FSID:], flags)
+                return open_by_handle(mount_fd, node[_FSID:], flags)
             except OSError as error:
                 if error.errno != errno.ENOMEM:
                     raise
@@ -128,13 +163,28 @@ class Anchor:
                 os.sched_yield()
         raise failure(errno.ENOMEM)
 
+    def _open_lone(self, node: Key, flags: int) -> int:
+        """Open what is mounted by itself, or ESTALE: its mount has no handles to open."""
+        fd = self._lone.get(node)
+        if fd is None:
+            raise failure(errno.ESTALE)
+        if flags & os.O_DIRECTORY:
+            raise failure(errno.ENOTDIR)
+        return os.open(fd_link(fd), flags & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+
     def _open_path(self, node: Key) -> int:
         """An O_PATH descriptor of a node of any type.
 
         To be closed within the operation: it keeps a deleted inode alive, and
         so delays the source's DELETE_SELF.
         """
-        return self._open_key(node, PATH)
+        try:
+            return self._open_key(node, PATH)
+        except OSError as error:
+            held = self.held(node) if error.errno == errno.ESTALE else None
+            if held is None:
+                raise
+            return os.open(fd_link(held), os.O_PATH | os.O_CLOEXEC)
 
     def _open_as(self, node: Key, place: Place | None) -> int:
         """An O_PATH descriptor of a node, under this name if the node still has it.
@@ -198,23 +248,30 @@ class Anchor:
         if directory_fd != self._fd:
             os.close(directory_fd)
 
+    def _handle_of(self, fd: int) -> tuple[bytes, int]:
+        """The handle of what ``fd`` is open on, and the id of the mount."""
+        return name_to_handle(fd, b"", empty_path=True)
+
     def _key_of(self, fd: int, device: int) -> Key:
         """The key of what ``fd`` is open on; ``device`` is its st_dev."""
-        handle, mount_id = name_to_handle(fd, b"", empty_path=True)
-        if mount_id != self._mount_id:
+        handle, mount_id = self._handle_of(fd)
+        prefix = self._prefixes.get(mount_id)
+        if prefix is None:
             raise failure(errno.EXDEV)
-        try:
-            return self._fsids[device] + handle
-        except KeyError:
-            prefix = self._fsids[device] = fsid(fd)
-            self._trusted = frozenset(self._fsids.values())
-            return prefix + handle
+        if not self.guise.knows(device):
+            # A subvolume of btrfs: another device on the same mount.
+            self.guise.learn(device, fsid(fd))
+        return prefix + handle
 
     def _entry(self, directory_fd: int, name: bytes) -> tuple[Key, os.stat_result]:
         """Key and attributes of one inode, even while the name is being replaced."""
         fd = os.open(name, PATH, dir_fd=directory_fd)
         try:
-            status = os.fstat(fd)
-            return self._key_of(fd, status.st_dev), status
+            return self._told(fd)
         finally:
             os.close(fd)
+
+    def _told(self, fd: int) -> tuple[Key, os.stat_result]:
+        """Key and attributes of what ``fd`` (O_PATH) is open on, for the client."""
+        status = os.fstat(fd)
+        return self._key_of(fd, status.st_dev), status

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from farwatch.events import Key, Place
 from farwatch.export.anchor import Anchor, Caller, failure, fd_link
-from farwatch.export.setid import killing_set_id
-from farwatch.linux.files import AT_EMPTY_PATH, NOW, OMIT, check_access, syncfs, utimensat
+from farwatch.export.setid import Groups, killing_set_id, no_groups
+from farwatch.linux.files import (
+    AT_EMPTY_PATH,
+    NOW,
+    OMIT,
+    STATX_BTIME,
+    check_access,
+    statx,
+    syncfs,
+    utimensat,
+)
 
 __all__ = ["NOW", "OMIT", "Attributes", "SetAttr"]
 
 _PERMISSIONS = 0o7777
 _ID_LIMIT = 0xFFFFFFFF
 _SIZE_LIMIT = 1 << 63
+_NOTHING = (None, None, None, None)
 _GONE = (errno.ESTALE, errno.ENOENT)
 
 
@@ -34,6 +45,14 @@ class SetAttr(NamedTuple):
     atime_ns: int = OMIT
     mtime_ns: int = OMIT
     kill_suidgid: bool = False
+
+    @property
+    def is_nothing(self) -> bool:
+        """What a client's kernel sends for chown(2) to nobody and no group.
+
+        It changes the time of change, and takes set-id bits away.
+        """
+        return self[:4] == _NOTHING and self.atime_ns == self.mtime_ns == OMIT
 
 
 class Attributes(Anchor):
@@ -62,6 +81,20 @@ class Attributes(Anchor):
         """The attributes of an open file."""
         return os.fstat(fd)
 
+    def birth_time(self, node: Key) -> int | None:
+        """When a node was made, ns since the epoch; None where that is not known."""
+        try:
+            fd = self._fd if node == self.root_key else self._open_path(node)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return None
+        try:
+            found = statx(fd, mask=STATX_BTIME)
+        finally:
+            self._leave(fd)
+        return found.btime if found.mask & STATX_BTIME else None
+
     def exists(self, node: Key) -> bool:
         """Whether the handle still leads to the inode (with names or without)."""
         try:
@@ -74,9 +107,13 @@ class Attributes(Anchor):
 
     def must_be_readable(self, node: Key) -> None:
         """Raises OSError(EACCES) if this thread may not read a node; it is not opened."""
+        self.must_allow(node, os.R_OK)
+
+    def must_allow(self, node: Key, mode: int) -> None:
+        """Raises OSError(EACCES) unless this thread may R_OK, W_OK, X_OK a node."""
         fd = self._open_path(node)
         try:
-            check_access(fd_link(fd), os.R_OK)
+            check_access(fd_link(fd), mode)
         finally:
             os.close(fd)
 
@@ -88,6 +125,7 @@ class Attributes(Anchor):
         caller: Caller,
         *,
         place: Place | None = None,
+        groups: Groups = no_groups,
     ) -> os.stat_result:
         """Change attributes; the attributes after it.
 
@@ -97,17 +135,18 @@ class Attributes(Anchor):
         Never follows a symbolic
         link, and opens nothing: the source hears one event for each of owner,
         mode, size and times that is changed, in this order, and no more.
+        Set-id bits go as they would for the caller, who is in these ``groups``.
         Truncating a file on which somebody holds a lease waits for it (fcntl(2)).
         Raises OSError as chown, chmod, truncate and utimensat do.
         """
         _check(changes)
         if fd is not None:
-            _change(fd, fd, changes)
+            _change(fd, fd, changes, caller, groups)
             return os.fstat(fd)
         path_fd = self._open_as(node, place)
         try:
             # chmod and truncate do not take an O_PATH descriptor.
-            _change(path_fd, fd_link(path_fd), changes)
+            _change(path_fd, fd_link(path_fd), changes, caller, groups)
             return os.fstat(path_fd)
         finally:
             os.close(path_fd)
@@ -146,24 +185,20 @@ def _check(changes: SetAttr) -> None:
         raise failure(errno.EINVAL)
 
 
-def _change(fd: int, where: int | bytes, changes: SetAttr) -> None:
+def _change(fd: int, where: int | bytes, changes: SetAttr, caller: Caller, groups: Groups) -> None:
     """``where`` is what chown, chmod and truncate take for ``fd``."""
-    if changes.uid is not None or changes.gid is not None:
+    if changes.is_nothing and caller.uid not in (0, os.fstat(fd).st_uid):
+        return  # A client's kernel refuses to let others change this, but not quite always.
+    if changes.uid is not None or changes.gid is not None or changes.is_nothing:
         uid = -1 if changes.uid is None else changes.uid
         gid = -1 if changes.gid is None else changes.gid
-        os.chown(where, uid, gid)
+        with killing_set_id(fd, groups) if caller.uid else nullcontext():
+            os.chown(where, uid, gid)
     if changes.mode is not None:
         # After chown, which clears set-id bits.
         os.chmod(where, changes.mode & _PERMISSIONS)
     if changes.size is not None:
-        _truncate(where, changes.size, kill=changes.kill_suidgid)
+        with killing_set_id(fd, groups) if changes.kill_suidgid else nullcontext():
+            os.truncate(where, changes.size)
     if changes.atime_ns != OMIT or changes.mtime_ns != OMIT:
         utimensat(fd, b"", changes.atime_ns, changes.mtime_ns, AT_EMPTY_PATH)
-
-
-def _truncate(where: int | bytes, size: int, *, kill: bool) -> None:
-    if kill:
-        with killing_set_id():
-            os.truncate(where, size)
-    else:
-        os.truncate(where, size)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from farwatch.events import Key
+from farwatch.export.setid import killing_set_id
 from farwatch.linux.files import ioctl
 
 __all__ = ["BackingFiles"]
@@ -67,7 +68,10 @@ class BackingFiles:
         backing_id, opens = self._held.get(key, (0, 0))
         if not opens:
             request = ctypes.create_string_buffer(_MAP.pack(fd, 0, 0), _MAP.size)
-            backing_id = ioctl(self._fuse_fd, BACKING_OPEN, request)
+            # With the credentials of this moment the kernel writes, whoever it is for: it
+            # must not leave set-id bits that were given since to a file that a user writes.
+            with killing_set_id():
+                backing_id = ioctl(self._fuse_fd, BACKING_OPEN, request)
         self._held[key] = (backing_id, opens + 1)
         return backing_id
 

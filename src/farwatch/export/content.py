@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from farwatch.export.anchor import failure
-from farwatch.export.setid import killing_set_id
+from farwatch.export.setid import Groups, killing_set_id, no_groups
 from farwatch.linux import files
 from farwatch.linux.pages import Pages
 
@@ -56,15 +57,17 @@ class Content:
         offset: int,
         *,
         kill_suidgid: bool = False,
+        groups: Groups = no_groups,
     ) -> int:
         """Write at ``offset`` (at the end with O_APPEND); the bytes written.
 
-        ``kill_suidgid``: takes set-id bits away, as for a caller without CAP_FSETID.
+        ``kill_suidgid``: takes set-id bits away, as for a caller without CAP_FSETID who is
+        in these ``groups`` (see ``setid``).
         """
         if offset > _LIMIT:
             raise failure(errno.EINVAL)
         if kill_suidgid:
-            with killing_set_id():
+            with killing_set_id(fd, groups):
                 return _written(fd, buffers, offset)
         return _written(fd, buffers, offset)
 
@@ -77,11 +80,23 @@ class Content:
             os.fsync(fd)
 
     @staticmethod
-    def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-        """Give or take space (see the manual page); ``mode`` is FALLOC_FL_… bits."""
+    def fallocate(
+        fd: int,
+        mode: int,
+        offset: int,
+        length: int,
+        *,
+        kill_suidgid: bool = False,
+        groups: Groups = no_groups,
+    ) -> None:
+        """Give or take space (see the manual page); ``mode`` is FALLOC_FL_… bits.
+
+        ``kill_suidgid`` and ``groups`` as for ``write_from``.
+        """
         if not (0 <= offset <= _LIMIT and 0 < length <= _LIMIT and 0 <= mode < 1 << 31):
             raise failure(errno.EINVAL)
-        files.fallocate(fd, mode, offset, length)
+        with killing_set_id(fd, groups) if kill_suidgid else nullcontext():
+            files.fallocate(fd, mode, offset, length)
 
     @staticmethod
     def lseek(fd: int, offset: int, whence: int) -> int:
@@ -89,22 +104,36 @@ class Content:
 
         Raises OSError: EINVAL for another ``whence``, ENXIO beyond the end.
         """
-        if whence not in _WHENCE or offset > _LIMIT:
+        if whence not in _WHENCE:
             raise failure(errno.EINVAL)
+        if offset > _LIMIT:
+            # What a program said was negative.
+            raise failure(errno.ENXIO)
         return os.lseek(fd, offset, whence)
 
     @staticmethod
     def copy_file_range(
-        fd_in: int, offset_in: int, fd_out: int, offset_out: int, length: int, flags: int
+        fd_in: int,
+        offset_in: int,
+        fd_out: int,
+        offset_out: int,
+        length: int,
+        flags: int,
+        *,
+        kill_suidgid: bool = False,
+        groups: Groups = no_groups,
     ) -> int:
-        """Copy at most 32 MiB, in the kernel; the bytes copied."""
+        """Copy at most 32 MiB, in the kernel; the bytes copied.
+
+        ``kill_suidgid`` and ``groups`` as for ``write_from``.
+        """
         if not (0 <= offset_in <= _LIMIT and 0 <= offset_out <= _LIMIT and length >= 0):
             raise failure(errno.EINVAL)
         if not 0 <= flags < 1 << 32:
             raise failure(errno.EINVAL)
-        return files.copy_file_range(
-            fd_in, offset_in, fd_out, offset_out, min(length, _MOST_COPIED), flags
-        )
+        length = min(length, _MOST_COPIED)
+        with killing_set_id(fd_out, groups) if kill_suidgid else nullcontext():
+            return files.copy_file_range(fd_in, offset_in, fd_out, offset_out, length, flags)
 
 
 def _written(fd: int, buffers: Sequence[memoryview] | Pages, offset: int) -> int:

@@ -43,8 +43,10 @@ class DirEntry(NamedTuple):
 class Directory:
     """A directory open for listing; owns its descriptor.  For the export's thread."""
 
-    def __init__(self, fd: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
+    def __init__(self, fd: int, buffer: ctypes.Array[ctypes.c_char], tag: int = 0) -> None:
+        """``tag`` is what makes inode numbers unique, see ``numbers``."""
         self._fd = fd
+        self._tag = tag
         self._buffer = buffer
         self._position = 0
 
@@ -75,7 +77,7 @@ class Directory:
         size = min(max(size_hint, _LEAST), _MOST)
         self._position = _UNKNOWN
         length = _getdents64(self._fd, ctypes.addressof(self._buffer), size)
-        entries = _parse(bytes(memoryview(self._buffer)[:length]))
+        entries = _parse(bytes(memoryview(self._buffer)[:length]), self._tag)
         self._position = entries[-1].next_offset if entries else _UNKNOWN
         return entries
 
@@ -105,13 +107,14 @@ class Directory:
             os.close(fd)
 
 
-def _parse(data: bytes) -> list[DirEntry]:
+def _parse(data: bytes, tag: int) -> list[DirEntry]:
     entries = []
     start = 0
     while start < len(data):
         ino, next_offset, length, kind = _ENTRY.unpack_from(data, start)
         name = start + _ENTRY.size
-        entries.append(DirEntry(data[name : data.index(b"\0", name)], ino, kind, next_offset))
+        end = data.index(b"\0", name)
+        entries.append(DirEntry(data[name:end], ino ^ tag, kind, next_offset))
         start += length
     return entries
 
@@ -125,9 +128,15 @@ class Directories(Anchor):
 
     def opendir(self, node: Key) -> Directory:
         """Open a directory; OSError(ENOTDIR) for other nodes, ESTALE if it is gone."""
+        fd, tag = self._open_listed(node)
+        return Directory(fd, self._entries, tag)
+
+    def _open_listed(self, node: Key) -> tuple[int, int]:
+        """A descriptor of a directory, and its tag."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
         try:
-            return Directory(self._open_key(node, flags), self._entries)
+            fd = self._open_key(node, flags)
+            return fd, self.guise.tag(os.fstat(fd).st_dev)
         except OSError as error:
             if error.errno != errno.ELOOP:  # a symbolic link
                 raise

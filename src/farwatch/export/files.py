@@ -12,6 +12,7 @@ import os
 import stat
 
 from farwatch.events import Key, Place
+from farwatch.export.acting import acting_for
 from farwatch.export.anchor import (
     PATH,
     Anchor,
@@ -22,7 +23,6 @@ from farwatch.export.anchor import (
     fd_link,
 )
 from farwatch.export.setid import killing_set_id
-from farwatch.linux.credentials import acting_as
 
 __all__ = ["Files"]
 
@@ -121,7 +121,7 @@ class Files(Anchor):
         self, directory_fd: int, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Key, os.stat_result, int]:
         allowed = flags & _CLIENTS | _OURS | _CREATE
-        with acting_as(caller.uid, caller.gid):
+        with acting_for(caller):
             fd = os.open(name, allowed, mode & _PERMISSIONS, dir_fd=directory_fd)
         return self._described(fd)
 
@@ -158,7 +158,7 @@ class Files(Anchor):
         allowed = flags & (_CLIENTS | os.O_EXCL) & ~os.O_TRUNC | _OURS | os.O_TMPFILE
         directory_fd = self._open_directory(directory)
         try:
-            with acting_as(caller.uid, caller.gid):
+            with acting_for(caller):
                 fd = os.open(b".", allowed, mode & _PERMISSIONS, dir_fd=directory_fd)
         finally:
             self._leave(directory_fd)

@@ -1,8 +1,8 @@
 """Making nodes that are not opened, in the caller's name.
 
-The client's kernel has checked the caller's permission and applied the umask;
-what is left to the backing file system is what it does for anybody: the group
-and set-gid bit of a set-gid directory, and the default ACL.  ``acting_as`` sets
+The client's kernel has checked the caller's permission; what is left to the
+backing file system is what it does for anybody: the group and set-gid bit of a
+set-gid directory, and the default ACL or the umask.  ``acting_for`` sets
 the ids but leaves CAP_FSETID out, so a set-gid executable in a set-gid
 directory whose group is not the caller's loses the bit, as in
 ``mode_strip_sgid`` of Linux 6.0, also for clients older than that.
@@ -14,8 +14,8 @@ import errno
 import os
 
 from farwatch.events import Key
+from farwatch.export.acting import acting_for
 from farwatch.export.anchor import Anchor, Caller, check_caller, check_name, failure
-from farwatch.linux.credentials import acting_as
 
 __all__ = ["Making"]
 
@@ -38,7 +38,7 @@ class Making(Anchor):
         check_caller(caller)
         fd = self._open_directory(directory)
         try:
-            with acting_as(caller.uid, caller.gid):
+            with acting_for(caller):
                 os.mknod(name, mode, rdev, dir_fd=fd)
             return self._entry(fd, name)
         finally:
@@ -52,7 +52,7 @@ class Making(Anchor):
         check_caller(caller)
         fd = self._open_directory(directory)
         try:
-            with acting_as(caller.uid, caller.gid):
+            with acting_for(caller):
                 os.mkdir(name, mode & PERMISSIONS, dir_fd=fd)
             return self._entry(fd, name)
         finally:
@@ -68,7 +68,7 @@ class Making(Anchor):
             raise failure(errno.EINVAL)
         fd = self._open_directory(directory)
         try:
-            with acting_as(caller.uid, caller.gid):
+            with acting_for(caller):
                 os.symlink(target, name, dir_fd=fd)
             return self._entry(fd, name)
         finally:

@@ -5,8 +5,18 @@ from __future__ import annotations
 import errno
 import os
 
-from farwatch.events import Key
-from farwatch.export.anchor import DIRECTORY, Anchor, check_name, failure
+from farwatch.events import Key, Place
+from farwatch.export.acting import acting_for
+from farwatch.export.anchor import (
+    DIRECTORY,
+    PATH,
+    Anchor,
+    Caller,
+    check_caller,
+    check_name,
+    failure,
+)
+from farwatch.export.numbers import WITHOUT_HANDLES
 from farwatch.linux.files import AT_EMPTY_PATH, linkat, renameat2
 from farwatch.linux.handles import name_to_handle
 
@@ -48,8 +58,7 @@ class Naming(Anchor):
         else:
             fd = self._open_parent(node)
         try:
-            status = os.fstat(fd)
-            return self._key_of(fd, status.st_dev), status
+            return self._told(fd)
         finally:
             os.close(fd)
 
@@ -70,8 +79,8 @@ class Naming(Anchor):
     def node_at(self, directory: Key, name: bytes) -> Key | None:
         """The key of the node at a name, None if there is none or no directory.
 
-        May be called by any thread.  Cheaper than ``lookup``, and takes the
-        child to be in the directory's own file system.
+        May be called by any thread.  Cheaper than ``lookup``.  Of a directory that
+        something is mounted on it is the key of the directory: mounts raise no events.
         """
         check_name(name)
         try:
@@ -83,11 +92,26 @@ class Naming(Anchor):
                 raise
             return None
         try:
-            return directory[:_FSID] + name_to_handle(fd, name)[0]
+            handle, mount_id = name_to_handle(fd, name)
+            prefix = directory[:_FSID]
+            if self._prefixes.get(mount_id) != prefix:
+                return self._covered.get(Place(directory, name))
+            if prefix in self._unhandled:
+                return self._entry(fd, name)[0]
+            return prefix + handle
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if not self._unhandled or error.errno not in WITHOUT_HANDLES:
+                raise
+            covered = self._covered.get(Place(directory, name))
+            return covered or self._entry(fd, name)[0]
         finally:
             self._leave(fd)
+
+    def is_mount_point(self, directory: Key, name: bytes) -> bool:
+        """Whether another mount of the export lies at a name."""
+        return Place(directory, name) in self._covered
 
     def inside(self, node: Key) -> bool:
         """Whether a directory is (still) below the root, or the root itself.
@@ -152,6 +176,20 @@ class Naming(Anchor):
         finally:
             self._leave(directory_fd)
 
+    def hold(self, directory: Key, name: bytes) -> int | None:
+        """An O_PATH descriptor of what is at a name, the caller's; None if it cannot be had."""
+        check_name(name)
+        try:
+            fd = self._open_directory(directory)
+        except OSError:
+            return None
+        try:
+            return os.open(name, PATH, dir_fd=fd)
+        except OSError:
+            return None
+        finally:
+            self._leave(fd)
+
     def unlink(self, directory: Key, name: bytes) -> None:
         """Remove the name of anything but a directory (EISDIR)."""
         check_name(name)
@@ -177,8 +215,17 @@ class Naming(Anchor):
         new_directory: Key,
         new_name: bytes,
         flags: int,
+        maker: Caller | None = None,
     ) -> None:
-        """Rename; ``flags`` are those of renameat2(2), EINVAL for others."""
+        """Rename; ``flags`` are those of renameat2(2), EINVAL for others.
+
+        ``maker`` is whose the whiteout is that RENAME_WHITEOUT leaves.
+        """
+        if maker is not None:
+            check_caller(maker)
+            with acting_for(maker):
+                self.rename(old_directory, old_name, new_directory, new_name, flags)
+            return
         check_name(old_name)
         check_name(new_name)
         old_fd = self._open_directory(old_directory)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from stat import S_IFDIR, S_IFMT, S_ISDIR
+from typing import Protocol
 
 from farwatch.events import Key
 
@@ -37,6 +38,7 @@ class Node:
     ``unlinks``  removals of names planned and not yet replayed, less additions
     ``dead``     the client has seen the last name go
     ``cached``   the client's kernel may hold pages of its content
+    ``believed`` its attributes were told for longer than a moment
     ``children`` of a directory: what its names hold, as told
     ``names``    (directory, name) under which the node was told
     ``attr``     the last ``fuse_attr`` told, for when the inode is gone
@@ -44,6 +46,7 @@ class Node:
 
     __slots__ = (
         "attr",
+        "believed",
         "cached",
         "children",
         "dead",
@@ -67,6 +70,7 @@ class Node:
         self.unlinks = 0
         self.dead = False
         self.cached = False
+        self.believed = False
         self.children: dict[bytes, Node] | None = {} if S_ISDIR(mode) else None
         self.names: tuple[tuple[Node, bytes], ...] = ()
         self.attr = b""
@@ -85,18 +89,34 @@ class Node:
         return f"<Node {self.id} mode={self.mode:o} lookups={self.lookups} pins={self.pins}>"
 
 
+class Holder(Protocol):
+    """Who has to know which nodes a client knows, to hold something for each."""
+
+    def keep(self, node: Key) -> None:
+        """The client knows the node from now on."""
+
+    def let_go(self, node: Key) -> None:
+        """The client does not know the node any more."""
+
+
 class NodeTable:
     """Node ids and keys of one client, and the tree as it was told."""
 
-    def __init__(self, root_key: Key, generation: int, base: int = 0) -> None:
-        """Ids other than the reserved ones are above ``base``."""
+    def __init__(
+        self, root_key: Key, generation: int, base: int = 0, holder: Holder | None = None
+    ) -> None:
+        """Ids other than the reserved ones are above ``base``.
+
+        ``holder`` is told of every node but the root.
+        """
+        self._holder = holder
         self.generation = generation
         self.root = Node(ROOT_ID, root_key, S_IFDIR)
         self.root.lookups = 1
         self._next_id = base + FIRST_ID
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self.by_key: dict[Key, Node] = {root_key: self.root}
-        self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        self._left: OrderedDict[tuple[int, bytes], Key] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -113,7 +133,16 @@ class NodeTable:
             self._next_id += 1
             self.by_id[node.id] = node
             self.by_key[key] = node
+            if self._holder is not None:
+                self._holder.keep(key)
         return node
+
+    def close(self) -> None:
+        """The client is gone, and knows nothing any more."""
+        if self._holder is not None:
+            for key in self.by_key:
+                if key != self.root.key:
+                    self._holder.let_go(key)
 
     def forget(self, node_id: int, lookups: int) -> None:
         """The client drops this many of its look-ups of a node (FORGET).
@@ -141,6 +170,8 @@ class NodeTable:
         if self.by_id.pop(node.id, None) is None:
             return
         del self.by_key[node.key]
+        if self._holder is not None:
+            self._holder.let_go(node.key)
         for directory, name in node.names:
             if directory.children is not None and directory.children.get(name) is node:
                 del directory.children[name]
@@ -185,13 +216,13 @@ class NodeTable:
 
     def leave(self, directory: Node, name: bytes, node: Node) -> None:
         """The node has gone from the name, whether the client was told the name or not."""
-        self._left[directory.id, name] = node.id
+        self._left[directory.id, name] = node.key
         if len(self._left) > _MOST_LEFT:
             self._left.popitem(last=False)
 
     def has_left(self, directory: Node, name: bytes, node: Node) -> bool:
         """Whether the node was the last to go from the name, not too long ago."""
-        return self._left.get((directory.id, name)) == node.id
+        return self._left.get((directory.id, name)) == node.key
 
     def move(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> Node | None:
         """A rename.  What the new name held is returned."""

@@ -8,8 +8,6 @@ from farwatch.events import Key, Place
 from farwatch.export.anchor import Anchor
 from farwatch.linux.handles import name_to_handle
 
-_FSID = 8
-
 
 class Places(Anchor):
     """From a directory's key to its name."""
@@ -51,7 +49,7 @@ class Places(Anchor):
 
     def _child_key(self, fd: int, name: bytes) -> Key | None:
         try:
-            handle, _ = name_to_handle(fd, b"../" + name)
-        except OSError:
+            handle, mount_id = name_to_handle(fd, b"../" + name)
+            return self._prefixes[mount_id] + handle
+        except (OSError, KeyError):
             return None
-        return self._fsids[os.fstat(fd).st_dev] + handle

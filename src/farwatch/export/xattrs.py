@@ -7,9 +7,11 @@ import os
 
 from farwatch.events import Key, Place
 from farwatch.export.anchor import Anchor, Caller, failure, fd_link
+from farwatch.export.setid import killing_set_id
 
 __all__ = ["Xattrs"]
 
+ACCESS_ACL = b"system.posix_acl_access"
 _FLAGS = os.XATTR_CREATE | os.XATTR_REPLACE
 
 
@@ -21,9 +23,19 @@ class Xattrs(Anchor):
     calls do: ENODATA without such an attribute, EOPNOTSUPP, EPERM.
     """
 
+    def has_acls(self) -> bool:
+        """Whether the export's file system has access control lists (acl(5))."""
+        try:
+            os.getxattr(self._fd, ACCESS_ACL)
+        except OSError as error:
+            return error.errno == errno.ENODATA
+        return True
+
     def getxattr(self, node: Key, name: bytes) -> bytes:
         """An attribute's value."""
         _check(name)
+        if self.guise.hides(node, name):
+            raise failure(errno.ENODATA)
         fd = self._open_path(node)
         try:
             return os.getxattr(fd_link(fd), name)
@@ -34,7 +46,8 @@ class Xattrs(Anchor):
         """The names of the attributes."""
         fd = self._open_path(node)
         try:
-            return [os.fsencode(name) for name in os.listxattr(fd_link(fd))]
+            names = [os.fsencode(name) for name in os.listxattr(fd_link(fd))]
+            return [name for name in names if not self.guise.hides(node, name)]
         finally:
             os.close(fd)
 
@@ -47,17 +60,23 @@ class Xattrs(Anchor):
         caller: Caller,
         *,
         place: Place | None = None,
+        kill_sgid: bool = False,
     ) -> None:
         """Set an attribute; ``flags``: XATTR_CREATE or XATTR_REPLACE, EINVAL for others.
 
-        ``place`` as for ``setattr``.
+        ``place`` as for ``setattr``.  ``kill_sgid``: an access control list takes the
+        set-gid bit away, as for a caller who is not in the node's group.
         """
         _check(name)
         if flags & ~_FLAGS:
             raise failure(errno.EINVAL)
         fd = self._open_as(node, place)
         try:
-            os.setxattr(fd_link(fd), name, value, flags)
+            if kill_sgid:
+                with killing_set_id():
+                    os.setxattr(fd_link(fd), name, value, flags)
+            else:
+                os.setxattr(fd_link(fd), name, value, flags)
         finally:
             os.close(fd)
 

@@ -190,38 +190,88 @@ def _fanotify_pattern(device: int | None) -> re.Pattern[bytes]:
 
 
 def scan(device: int, mounts: Container[int] = ()) -> Scan:
-    """Every mark of every process that concerns the file system ``device``.
+    """What one Scanner finds the first time."""
+    return Scanner(device).scan(mounts)
 
-    ``device`` is its st_dev, ``mounts`` the ids (as in mountinfo) of its mounts
-    that matter for mount marks.  Processes that end meanwhile, or may not be
-    read, are left out; this process's own descriptors are not.  A mark that
-    several processes hold is listed for each, and one that several threads
-    hold may be.
+
+class Scanner:
+    """Looks again and again at every mark of every process that concerns a file system.
+
+    What a long list says is read each time, but taken apart only when it has changed: a
+    program with ten thousand watches would cost more than all others.
     """
-    marks: list[Mark] = []
-    for process in os.listdir("/proc"):
-        if process.isdigit():
+
+    def __init__(self, device: int) -> None:
+        """``device`` is the st_dev of the file system."""
+        self._device = device
+        self._mounts: Container[int] = ()
+        self._marks: list[Mark] = []
+        self._known: dict[str, tuple[bytes, list[InotifyMark]]] = {}
+        self._before = self._known
+
+    def scan(self, mounts: Container[int] = ()) -> Scan:
+        """The marks that there are now.
+
+        ``mounts`` are the ids (as in mountinfo) of those mounts that matter for mount marks.
+        Processes that end meanwhile, or may not be read, are left out; this process's own
+        descriptors are not.  A mark that several processes hold is listed for each, and one
+        that several threads hold may be.
+        """
+        self._mounts, self._marks = mounts, []
+        self._before, self._known = self._known, {}
+        for process in os.listdir("/proc"):
+            if process.isdigit():
+                try:
+                    self._scan_process(process)
+                except OSError:
+                    # It ended, or is not ours to read.
+                    continue
+        self._before = {}
+        return Scan(self._marks)
+
+    def _scan_process(self, process: str) -> None:
+        tasks = f"/proc/{process}/task"
+        # The links of the task directory are ".", ".." and one for each thread.
+        if os.stat(tasks).st_nlink == 3:
+            self._scan_table(f"/proc/{process}")
+            return
+        tables: list[int] = []
+        for task in os.listdir(tasks):
             try:
-                _scan_process(process, device, mounts, marks)
+                if _is_new(tables, int(task)):
+                    self._scan_table(f"{tasks}/{task}")
             except OSError:
-                # It ended, or is not ours to read.
                 continue
-    return Scan(marks)
 
-
-def _scan_process(process: str, device: int, mounts: Container[int], marks: list[Mark]) -> None:
-    tasks = f"/proc/{process}/task"
-    # The links of the task directory are ".", ".." and one for each thread.
-    if os.stat(tasks).st_nlink == 3:
-        _scan_table(f"/proc/{process}", device, mounts, marks)
-        return
-    tables: list[int] = []
-    for task in os.listdir(tasks):
+    def _scan_table(self, task: str) -> None:
+        directory = os.open(task + "/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if _is_new(tables, int(task)):
-                _scan_table(f"{tasks}/{task}", device, mounts, marks)
-        except OSError:
-            continue
+            for fd in os.listdir(directory):
+                try:
+                    target = os.readlink(fd, dir_fd=directory)
+                    if target == "anon_inode:inotify":
+                        self._marks += self._inotify(f"{task}/fdinfo/{fd}")
+                    elif target == "anon_inode:[fanotify]":
+                        text = _read(f"{task}/fdinfo/{fd}")
+                        self._marks += parse_fanotify(text, self._device, self._mounts)
+                except FileNotFoundError:
+                    # Closed meanwhile.  Any other error concerns the whole table.
+                    continue
+        finally:
+            os.close(directory)
+
+    def _inotify(self, path: str) -> list[InotifyMark]:
+        text = _read(path)
+        known, marks = self._before.get(path, (b"", []))
+        if text != known:
+            marks = parse_inotify(text, self._device)
+        if len(text) > _LONG:
+            self._known[path] = text, marks
+        return marks
+
+
+_LONG = 4096
+"""Bytes; shorter texts are not worth being kept."""
 
 
 _KCMP_FILES = 2
@@ -242,23 +292,6 @@ def _is_new(tables: list[int], task: int) -> bool:
         pass
     tables.append(task)
     return True
-
-
-def _scan_table(task: str, device: int, mounts: Container[int], marks: list[Mark]) -> None:
-    directory = os.open(task + "/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for fd in os.listdir(directory):
-            try:
-                target = os.readlink(fd, dir_fd=directory)
-                if target == "anon_inode:inotify":
-                    marks += parse_inotify(_read(f"{task}/fdinfo/{fd}"), device)
-                elif target == "anon_inode:[fanotify]":
-                    marks += parse_fanotify(_read(f"{task}/fdinfo/{fd}"), device, mounts)
-            except FileNotFoundError:
-                # Closed meanwhile.  Any other error concerns the whole table.
-                continue
-    finally:
-        os.close(directory)
 
 
 def _read(path: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 import threading
 
 from farwatch.linux.files import AT_EMPTY_PATH
@@ -25,6 +26,8 @@ MAX_HANDLE = 128
 _STATFS_SIZE = 256
 _FSID = slice(56, 64)
 """``f_fsid`` in ``struct statfs`` of 64-bit Linux, after seven longs."""
+_MAGIC = slice(0, 8)
+"""``f_type``, its first long."""
 
 _name_to_handle_at = declare(
     "name_to_handle_at",
@@ -91,6 +94,15 @@ def open_by_handle(mount_fd: int, handle: Handle, flags: int) -> int:
 
 def fsid(fd: int) -> bytes:
     """The 8 bytes of ``f_fsid`` that fanotify reports for this file system."""
+    return _statfs(fd)[_FSID]
+
+
+def magic(fd: int) -> int:
+    """The kind of file system, a ``..._MAGIC`` of linux/magic.h."""
+    return int.from_bytes(_statfs(fd)[_MAGIC], sys.byteorder)
+
+
+def _statfs(fd: int) -> bytes:
     statfs = ctypes.create_string_buffer(_STATFS_SIZE)
     _fstatfs(fd, ctypes.addressof(statfs))
-    return statfs.raw[_FSID]
+    return statfs.raw

@@ -6,13 +6,14 @@ import ctypes
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from farwatch.linux.files import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
+    AT_STATX_DONT_SYNC,
     STATX_ATTR_MOUNT_ROOT,
     STATX_MNT_ID,
     statx,
@@ -41,15 +42,24 @@ UMOUNT_NOFOLLOW = 8
 CLONE_FS = 0x00000200
 CLONE_FILES = 0x00000400
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
 MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_ATIME = 0x70
+"""The three bits of which at most one is set: NOATIME, STRICTATIME, or neither (RELATIME)."""
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 
@@ -111,8 +121,12 @@ def open_tree(dir_fd: int, path: bytes, flags: int) -> int:
 
 
 def move_mount(from_fd: int, to_path: bytes, to_fd: int = AT_FDCWD) -> None:
-    """Attach the tree that ``from_fd`` is open on at ``to_path``."""
-    _move_mount(from_fd, b"", to_fd, to_path, MOVE_MOUNT_F_EMPTY_PATH)
+    """Attach the tree that ``from_fd`` is open on at ``to_path``.
+
+    ``b""`` stands for what ``to_fd`` is open on.
+    """
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if to_path else MOVE_MOUNT_T_EMPTY_PATH)
+    _move_mount(from_fd, b"", to_fd, to_path, flags)
 
 
 def mount_setattr(fd: int, add: int, clear: int, recursive: bool, propagation: int = 0) -> None:
@@ -126,16 +140,17 @@ def mount_setattr(fd: int, add: int, clear: int, recursive: bool, propagation: i
     _mount_setattr(fd, b"", flags, attributes, len(attributes))
 
 
-def fsmount(fstype: bytes, options: dict[bytes, bytes], attributes: int = 0) -> int:
+def fsmount(fstype: bytes, options: Mapping[bytes, bytes | None], attributes: int = 0) -> int:
     """A new file system, mounted and detached; the caller owns the descriptor.
 
-    ``attributes`` are ``MOUNT_ATTR_``… bits.  The option ``source`` is the
-    first column of /proc/mounts.
+    ``attributes`` are ``MOUNT_ATTR_``… bits.  An option whose value is None is a
+    flag; ``source`` is the first column of /proc/mounts.
     """
     context = _fsopen(fstype, _FSOPEN_CLOEXEC)
     try:
         for name, value in options.items():
-            _fsconfig(context, _FSCONFIG_SET_STRING, name, value, 0)
+            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            _fsconfig(context, command, name, value, 0)
         _fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0)
         return _fsmount(context, _FSMOUNT_CLOEXEC, attributes)
     finally:
@@ -152,9 +167,34 @@ def pivot_root(new_root: bytes, put_old: bytes) -> None:
     _pivot_root(new_root, put_old)
 
 
+_STATVFS = {
+    1: MOUNT_ATTR_RDONLY,
+    2: MOUNT_ATTR_NOSUID,
+    4: MOUNT_ATTR_NODEV,
+    8: MOUNT_ATTR_NOEXEC,
+    1024: MOUNT_ATTR_NOATIME,
+    2048: MOUNT_ATTR_NODIRATIME,
+    8192: MOUNT_ATTR_NOSYMFOLLOW,
+}
+"""ST_... bits of statvfs(3), as in linux/statfs.h, which are not the same numbers."""
+
+
+def attributes_of(fd: int) -> int:
+    """The MOUNT_ATTR_... bits of the mount that ``fd`` is on.
+
+    MOUNT_ATTR_RDONLY also where its whole file system is read-only.
+    """
+    flags = os.fstatvfs(fd).f_flag
+    return sum(bit for flag, bit in _STATVFS.items() if flags & flag)
+
+
 def statx_mount_id(fd: int) -> int:
-    """The id of the mount that ``fd`` is on, as in mountinfo (Linux 5.8)."""
-    return statx(fd, mask=STATX_MNT_ID).mount_id
+    """The id of the mount that ``fd`` is on, as in mountinfo (Linux 5.8).
+
+    No server of the file system is asked.
+    """
+    flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
+    return statx(fd, flags=flags, mask=STATX_MNT_ID).mount_id
 
 
 def is_mount_root(fd: int) -> bool:

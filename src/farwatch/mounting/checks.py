@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import NamedTuple
 
-from farwatch.linux import mounts
+from farwatch.linux import fusermount, mounts
 from farwatch.serving.refused import Refused
 from farwatch.transports.devfuse import FSTYPE
+
+log = logging.getLogger(__name__)
+
+_DEVICE = "/dev/fuse"
 
 
 class Paths(NamedTuple):
@@ -20,16 +25,16 @@ class Paths(NamedTuple):
 
 def check(source: str, target: str) -> Paths:
     """Real paths of what is to be mounted.  Raises Refused."""
-    if os.geteuid() != 0:
-        raise Refused("mounting needs root", remedy="run it with sudo")
-    if not os.path.exists("/dev/fuse"):
+    if not os.path.exists(_DEVICE):
         raise Refused(
             "the kernel has no FUSE here",
-            "/dev/fuse",
+            _DEVICE,
             "load it (modprobe fuse), or give the container the device",
         )
-    paths = Paths(_directory(source), _directory(target))
-    if paths.source == paths.target or _is_below(paths.target, paths.source):
+    if os.geteuid() != 0:
+        _check_user()
+    paths = Paths(_directory(source), _directory(target, is_source=False))
+    if _is_below(paths.target, paths.source):
         raise Refused(
             "the mount would lie in the directory that it shows",
             target,
@@ -48,6 +53,21 @@ def check(source: str, target: str) -> Paths:
     return paths
 
 
+def _check_user() -> None:
+    """What an ordinary user needs besides.  Raises Refused."""
+    if fusermount.program() is None:
+        raise Refused(
+            "mounting as an ordinary user takes fusermount3, which is not here",
+            remedy=f"install the package {fusermount.PACKAGE}, or run it with sudo",
+        )
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        raise Refused(
+            "only root may use FUSE here",
+            _DEVICE,
+            "have its mode changed to 666, or run it with sudo",
+        )
+
+
 def mounted_at(path: bytes) -> bytes | None:
     """The type of the topmost file system that is mounted at a real path, if any is."""
     with open("/proc/self/mountinfo", "rb") as file:
@@ -55,12 +75,16 @@ def mounted_at(path: bytes) -> bytes | None:
     return mount.fstype if mount is not None else None
 
 
-def _directory(path: str) -> bytes:
+def _directory(path: str, *, is_source: bool = True) -> bytes:
     try:
         real = os.path.realpath(os.fsencode(path), strict=True)
-        os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        # To open what an automounter waits to be asked for would be to wait for ourselves.
+        if is_source or mounted_at(real) != b"autofs":
+            os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.ENOTCONN:
+            if not is_source and _cleared(path):
+                return _directory(path, is_source=is_source)
             raise Refused(
                 "a dead mount is in the way", path, f"unmount it: farwatch unmount {path}"
             ) from None
@@ -70,6 +94,23 @@ def _directory(path: str) -> bytes:
         }.get(error.errno or 0, error.strerror or "cannot be opened")
         raise Refused(reason, path) from None
     return real
+
+
+def _cleared(path: str) -> bool:
+    """Takes away a mount of farwatch's whose server has died; whether there was one.
+
+    It answers ENOTCONN to everything, so nobody can be using it.
+    """
+    parent, name = os.path.split(os.path.abspath(os.fsencode(path)))
+    try:
+        where = os.path.join(os.path.realpath(parent, strict=True), name)
+        if mounted_at(where) != FSTYPE:
+            return False
+        mounts.umount(where, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+    except OSError:
+        return False
+    log.warning("%s: the mount of a server that has died is taken away", path)
+    return True
 
 
 def _is_below(path: bytes, directory: bytes) -> bool:

@@ -73,6 +73,7 @@ class Client:
             frozenset((thread_of(feed.client),)),
             client_of,
         )
+        self._pipeline.reading = lambda: feed.reading
         feed.known = self._known
         self._identity.become(who or ROOT)
 
@@ -143,6 +144,7 @@ class Client:
         due = self._pipeline.due
         with self._identity.raised:
             self._pipeline.deliver(flush=due is not None and time.monotonic() >= due)
+            self._pipeline.keep_up()
 
     def fileno(self) -> int:
         """Readable when something has happened."""
@@ -151,7 +153,9 @@ class Client:
     @property
     def due(self) -> float | None:
         """When ``woken`` is to be called in any case (``time.monotonic``)."""
-        whens = [when for when in (self.session.due, self._pipeline.due) if when is not None]
+        pipeline = self._pipeline
+        dues = (self.session.due, pipeline.due, pipeline.keep_up_due)
+        whens = [when for when in dues if when is not None]
         return min(whens, default=None)
 
     @property

@@ -14,7 +14,8 @@ import os
 
 from farwatch.linux.namespace import enter_private_root
 
-_EXPORT = "/export"
+EXPORT = b"/export"
+"""Where a confined server has the directory that it exports."""
 _NO_ROOT = {
     errno.EINVAL: "a mount namespace cannot be made in a plain chroot (enter it by pivot_root,"
     " as container runtimes do)",
@@ -41,12 +42,12 @@ def confine(tree: int) -> int:
     """
     _import_late()
     try:
-        enter_private_root({_EXPORT: tree})
+        enter_private_root({os.fsdecode(EXPORT): tree})
     except OSError as error:
         raise Unservable(_NO_ROOT.get(error.errno or 0, str(error.strerror))) from error
     finally:
         os.close(tree)
-    return os.open(_EXPORT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open(EXPORT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def settle_memory() -> None:

@@ -113,6 +113,11 @@ class SharedSource:
         """How many records wait in the source itself."""
         return 0 if self._is_over else self._source.queued()
 
+    @property
+    def reading(self) -> int:
+        """The kinds that reading makes which some feed wants (Mask bits)."""
+        return self._source.wanted
+
     def want(self, feed: Feed, mask: int) -> None:
         """Have the source report what some feed wants.  Needs CAP_SYS_ADMIN in this thread."""
         with self._lock:
@@ -187,6 +192,11 @@ class Feed:
         self._waiting = 0
         self._has_lost = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @property
+    def reading(self) -> int:
+        """The kinds that reading makes which some client wants (Mask bits)."""
+        return self._shared.reading
 
     def put(self, batch: _Batch) -> None:
         """What was read; for SharedSource."""

@@ -30,7 +30,8 @@ from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from farwatch.session.reply import Reply
 from farwatch.session.session import Session
-from farwatch.sources.fanotify import FanotifySource
+from farwatch.sources.inotify import InotifySource
+from farwatch.sources.mountsource import MountSource
 
 
 class Server:
@@ -42,7 +43,7 @@ class Server:
     def __init__(
         self,
         export: Export,
-        source: FanotifySource,
+        source: MountSource,
         session: Session,
         modes: OpenModes,
         send: Callable[[Reply], None],
@@ -63,6 +64,8 @@ class Server:
         self._pipeline = Pipeline(
             source, session, export.node_at, export.place_of, modes, send, own
         )
+        if isinstance(source, InotifySource):
+            source.learn_from(self._pipeline.held_as_told)
         session.on_asked = self._ask_source
         self._takes = wake is not None
         if wake is None:
@@ -87,10 +90,18 @@ class Server:
     def tick(self) -> None:
         """What is to be done when ``due``."""
         session, source = self.session, self._source
-        if self._thread is None and self._is_due():
-            self._pipeline.deliver(flush=True)
+        if self._thread is not None:
+            if session.is_owed:
+                self._pipeline.wake()
+        else:
+            if self._is_due():
+                self._pipeline.deliver(flush=True)
+            self._pipeline.keep_up()
         while (answer := session.answer()) is not None:
             self._send(answer)
+        when = session.waiting.due
+        if when is not None and self._thread is not None:
+            self._pipeline.wake_at(when)
         if session.reading != source.wanted:
             source.want(session.reading)
         # Not silent: perhaps for a client that kept marks, and has begun anew without.
@@ -115,7 +126,13 @@ class Server:
     @property
     def due(self) -> float | None:
         """When ``tick`` is to be called though nothing happens (``time.monotonic``)."""
-        whens = [when for when in (self.session.due, self._pipeline.due) if when is not None]
+        pipeline = self._pipeline
+        dues = (
+            self.session.due,
+            pipeline.due,
+            pipeline.keep_up_due if self._thread is None else None,
+        )
+        whens = [when for when in dues if when is not None]
         return min(whens, default=None)
 
     def drain(self) -> None:

@@ -32,11 +32,12 @@ import struct
 from collections.abc import Callable
 
 from farwatch.abi import fuse
-from farwatch.abi.control import FIRST_UID, Op, Times
+from farwatch.abi.control import Op, Times
 from farwatch.abi.fuse import Opcode, Valid
 from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
 from farwatch.session.inodes import impossible, with_links
+from farwatch.session.matching import Matching
 from farwatch.session.replay import AT, KEEPING_NAMES, REMOVES, TO, Replay, Where
 from farwatch.session.request import Payload, Request, fail, names, one_name
 from farwatch.session.view import View
@@ -57,13 +58,15 @@ class Answers:
         links_on_disk: Callable[[Node], int],
         opens: ReplayOpens,
         is_agent: Callable[[int], bool],
+        matching: Matching,
     ) -> None:
         self._view = view
         self._attributes = attributes
         self._links_on_disk = links_on_disk
         self._opens = opens
         self._is_agent = is_agent
-        self.armed: dict[int, Replay] = {}
+        self._matching = matching
+        self.armed = matching.armed
         """What each number of the reserved range stands for at present."""
         self._handlers: dict[int, Callable[[Replay, Request], Payload | None]] = {
             Opcode.LOOKUP: self._lookup,
@@ -86,7 +89,7 @@ class Answers:
         """The payload of a marked request's reply.  Raises OSError: see the top."""
         if request.opcode == _FLUSH:
             return b""
-        replay = self.armed.get(request.uid - FIRST_UID)
+        replay = self._matching.of(request)
         handler = self._handlers.get(request.opcode)
         if replay is None or handler is None or replay.done or not self._is_agent(request.pid):
             raise fail(errno.EPERM, "not armed")
@@ -96,7 +99,7 @@ class Answers:
 
     def opens_directory(self, request: Request) -> bool:
         """Whether an OPENDIR is a step's, and not the VFS's own."""
-        replay = self.armed.get(request.uid - FIRST_UID)
+        replay = self._matching.of(request)
         return (
             replay is not None
             and not replay.done
@@ -112,13 +115,7 @@ class Answers:
         an open that is to be heard under its path is done by path.
         """
         name = names(request.body, 0, 1)[0]
-        replay = self.armed.get(request.uid - FIRST_UID)
-        return (
-            replay is not None
-            and not _is(replay.at, request.node, name)
-            and not _is(replay.to, request.node, name)
-            and self._is_agent(request.pid)
-        )
+        return self._matching.is_walk(request, name) and self._is_agent(request.pid)
 
     def hear_of_last_link(self, request: Request) -> None:
         """A GETATTR: an inode that lost its last name while it is pinned is told so now.
@@ -127,7 +124,7 @@ class Answers:
         between the pin and the step: the kernel has put another dentry in the place of the
         pinned one then, and would take the end of that for the inode's if no link was left.
         """
-        replay = self.armed.get(request.uid - FIRST_UID)
+        replay = self._matching.current(request)
         if replay is None or not (replay.done and replay.step.pin):
             return
         loser = replay.node if replay.op in REMOVES else replay.other
@@ -155,7 +152,7 @@ class Answers:
     def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
         """Good for as long as any look-up's, unless a replay of the name is to follow."""
         is_last = where is not None and self._view.is_settled(where[0], where[1], node)
-        seconds = self._view.seconds if is_last else 0
+        seconds = self._view.belief.name_seconds(node) if is_last else 0
         return self._view.entry(node, attributes, seconds, by_replay=True)
 
     def _as_it_was(self, replay: Replay, node: Node) -> bytes:

@@ -1,4 +1,4 @@
-"""The server's end of the control channel: HELLO, WAIT and WATCH (see abi/control.py).
+"""The server's end of the control channel: HELLO, WAIT, WATCH, PLACE (see abi/control.py).
 
     nobody --HELLO (root of the client)--> registered --WAIT--> awaited
        ^                                       |  ^               |
@@ -16,11 +16,13 @@ from farwatch.abi import control, fuse
 from farwatch.abi.control import BatchFlag, HelloFlag, Malformed
 from farwatch.events import Mask
 from farwatch.export.nodes import ROOT_ID
+from farwatch.session.agents import KnownThreads
 from farwatch.session.delivery import Delivery
 from farwatch.session.interest import Interest
 from farwatch.session.planning import Planner
 from farwatch.session.request import Payload, Request, fail
-from farwatch.session.settings import Settings
+from farwatch.session.settings import Marks, Settings
+from farwatch.session.standing import path_of
 from farwatch.session.view import View
 
 
@@ -34,12 +36,15 @@ class Channel:
         delivery: Delivery,
         interest: Interest,
         planner: Planner,
+        known: KnownThreads,
     ) -> None:
+        """``known`` are the threads that ask without a mark."""
         self._view = view
         self._settings = settings
         self._delivery = delivery
         self._interest = interest
         self._planner = planner
+        self._known = known
         self._fh: int | None = None
         self._threads: set[int] = set()
         self._has_waited = False
@@ -69,6 +74,8 @@ class Channel:
                 return self._wait(request, fh, data)
             if command == control.WATCH:
                 return self._watch(fh, data)
+            if command == control.PLACE:
+                return self._place(request, fh, data)
         except Malformed as error:
             raise fail(errno.EINVAL, str(error)) from None
         raise fail(errno.ENOTTY)
@@ -83,23 +90,39 @@ class Channel:
         if version != control.VERSION:
             raise fail(errno.EPROTO, f"agent speaks version {version}")
         # A request without a thread id (another pid namespace) would stand for anybody.
-        if request.uid != 0 or request.pid == 0:
+        if request.uid != self._settings.owner or request.pid == 0:
             raise fail(errno.EPERM)
-        if fh != self._fh:
+        is_new = fh != self._fh
+        if is_new and self._fh is not None and flags & HelloFlag.IF_NONE:
+            raise fail(errno.EBUSY, "another agent is registered")
+        if self._is_by_thread:
+            self._know(request.pid, is_new=is_new)
+        if is_new:
             if self._fh is not None:
-                if flags & HelloFlag.IF_NONE:
-                    raise fail(errno.EBUSY, "another agent is registered")
                 self._leave()
             self._fh = fh
         self._threads.add(request.pid)
         self._view.replays(by_agent=True)
         hello = control.Hello(
             control.VERSION,
-            control.FIRST_UID,
+            control.NO_UID if self._is_by_thread else control.FIRST_UID,
             self._settings.generation,
             self._settings.hidden_name,
         )
         return answered(control.encode_hello(hello))
+
+    @property
+    def _is_by_thread(self) -> bool:
+        return self._settings.marks is Marks.BY_THREAD
+
+    def _know(self, thread: int, *, is_new: bool) -> None:
+        """From now on nothing that the thread does is a real operation, until its end."""
+        if not is_new and thread not in self._threads:
+            raise fail(errno.EPERM, "steps are done in order, by one thread")
+        try:
+            self._known.add(thread)
+        except OSError:
+            raise fail(errno.EPERM, "not the first thread of a process") from None
 
     def _wait(self, request: Request, fh: int, data: memoryview) -> Payload | None:
         self._must_be_registered(fh)
@@ -115,11 +138,21 @@ class Channel:
         self._must_be_registered(fh)
         interest = self._interest
         before = interest.reading
-        interest.learn(*control.decode_watches(data))
+        if interest.learn(*control.decode_watches(data)):
+            self._view.known.watch(interest.watched())
         if before & ~interest.reading & Mask.OPEN:
             self._delivery.ask(BatchFlag.RELEASE)
             self._planner.release()
         return answered(b"")
+
+    def _place(self, request: Request, fh: int, data: memoryview) -> Payload:
+        self._must_be_registered(fh)
+        if not self.is_agent(request.pid):
+            raise fail(errno.EPERM)
+        node = self._view.nodes.by_id.get(control.PLACE_IN.unpack_from(data)[0])
+        if node is None:
+            raise fail(errno.ESTALE)
+        return answered(control.encode_place(*path_of(self._view, node)))
 
     def _must_be_registered(self, fh: int) -> None:
         if fh != self._fh:

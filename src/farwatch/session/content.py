@@ -10,6 +10,7 @@ from stat import S_ISDIR, S_ISREG
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.export.tree import Export
+from farwatch.session.callers import Callers
 from farwatch.session.files import OpenFiles
 from farwatch.session.naming import Naming
 from farwatch.session.request import Handler, Payload, Placed, Request, fail, first, size_of
@@ -26,8 +27,15 @@ class Content:
     """
 
     def __init__(
-        self, export: Export, view: View, files: OpenFiles, naming: Naming, max_read: int
+        self,
+        export: Export,
+        view: View,
+        files: OpenFiles,
+        naming: Naming,
+        callers: Callers,
+        max_read: int,
     ) -> None:
+        self._callers = callers
         self._export = export
         self._view = view
         self._files = files
@@ -61,10 +69,13 @@ class Content:
         place = self._view.place_of(node)
         fd = self._export.open(node.key, flags, kill_suidgid=kill, place=place)
         try:
-            return self._files.add(node, fd)
+            opened = self._files.add(node, fd, request.pid)
         except OSError:
             os.close(fd)
             raise
+        if node.believed:
+            self._view.belief.opened(node, self._export.getattr_open(fd))
+        return opened
 
     def release(self, request: Request) -> Payload:
         """RELEASE: the last descriptor of an open file is gone."""
@@ -91,13 +102,27 @@ class Content:
 
     def write(self, request: Request) -> Payload:
         """WRITE."""
-        fh, offset, size, write_flags, *_ = fuse.WRITE_IN.unpack_from(request.body)
+        fh, offset, size, write_flags, _, flags, _ = fuse.WRITE_IN.unpack_from(request.body)
         if size_of(request.data) != size:
             raise fail(errno.EINVAL)
         kill = bool(write_flags & fuse.WRITE_KILL_SUIDGID)
         fd = self._files.fd(fh)
-        written = self._export.write_from(fd, request.data, offset, kill_suidgid=kill)
+        # As the program has it by now, see F_SETFL; and pages go where they belong.
+        appends = bool(flags & os.O_APPEND) and not write_flags & fuse.WRITE_CACHE
+        if appends != self._files.get(fh).appends:
+            self._files.get(fh).append(appends)
+        groups = self._callers.groups(request)
+        written = self._export.write_from(
+            fd, request.data, offset, kill_suidgid=kill, groups=groups
+        )
+        if kill:
+            self._doubt_mode(fh)
         return fuse.WRITE_OUT.pack(written, 0)
+
+    def _doubt_mode(self, fh: int) -> None:
+        """The mode may be another: the client's kernel does not look at that after a write."""
+        with self._view.lock:
+            self._view.belief.doubt(self._files.get(fh).node)
 
     def fsync(self, request: Request) -> Payload:
         """FSYNC, or fdatasync by its flag."""
@@ -111,9 +136,23 @@ class Content:
         return b""
 
     def fallocate(self, request: Request) -> Payload:
-        """FALLOCATE."""
+        """FALLOCATE.
+
+        Nothing says whether the caller has CAP_FSETID, without which set-id bits go: root is
+        taken to have it.
+        """
         fh, offset, length, mode, _ = fuse.FALLOCATE_IN.unpack_from(request.body)
-        self._export.fallocate(self._files.fd(fh), mode, offset, length)
+        kill = request.uid != 0
+        self._export.fallocate(
+            self._files.fd(fh),
+            mode,
+            offset,
+            length,
+            kill_suidgid=kill,
+            groups=self._callers.groups(request),
+        )
+        if kill:
+            self._doubt_mode(fh)
         return b""
 
     def lseek(self, request: Request) -> Payload:
@@ -122,7 +161,10 @@ class Content:
         return fuse.LSEEK_OUT.pack(self._export.lseek(self._files.fd(fh), offset, whence))
 
     def copy_file_range(self, request: Request) -> Payload:
-        """COPY_FILE_RANGE: within the export, without the client seeing the bytes."""
+        """COPY_FILE_RANGE: within the export, without the client seeing the bytes.
+
+        Set-id bits as for FALLOCATE.
+        """
         fh_in, offset_in, _, fh_out, offset_out, length, flags = (
             fuse.COPY_FILE_RANGE_IN.unpack_from(request.body)
         )
@@ -133,5 +175,9 @@ class Content:
             offset_out,
             min(length, _COPY_LIMIT),
             flags,
+            kill_suidgid=request.uid != 0,
+            groups=self._callers.groups(request),
         )
+        if request.uid:
+            self._doubt_mode(fh_out)
         return fuse.WRITE_OUT.pack(copied, 0)

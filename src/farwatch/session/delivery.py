@@ -9,7 +9,13 @@ The order of what is told of a name is kept: the agent stops at a step about nam
 fails, and what follows it goes back to the queue behind what is told in its place.
 
 One batch is under way at a time.  The server never waits for an agent: while none is
-there, replays queue up.  Every method is called with the view's lock held; what is to
+there, or none that gets on, replays queue up.  There is an end to that:
+
+    queueing --more than is kept--> gap --an agent waits--> queueing
+                                     the queue is dropped; nothing is planned until what was
+                                     known is compared with the disk (resync.py)
+
+Every method is called with the view's lock held; what is to
 be sent is returned, never sent from here.
 """
 
@@ -19,10 +25,10 @@ import errno
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import NOT_TRIED, Late
+from farwatch.abi.control import NOT_TRIED, Late, Op
 from farwatch.session.replay import Replay
 from farwatch.session.view import View
 
@@ -32,6 +38,15 @@ is to follow an operation of the client's does not wait long."""
 
 _MOST_WITHOUT_AGENT = 1 << 16
 """Replays that are kept while there is no agent: some tens of MiB."""
+
+_MOST = 1 << 18
+"""Replays that are kept for an agent that gets on, but more slowly than things change."""
+
+_FROZEN_SECONDS = 5.0
+"""An agent that has had a batch for so long gets on no more than one that is not there."""
+
+_KEEPS = frozenset((Op.PIN, Op.OPEN))
+_LETS_GO = frozenset((Op.UNPIN, Op.CLOSE))
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +73,14 @@ class Delivery:
         self._longest_wait = longest_wait
         self._parked: int | None = None
         self._has_agent = False
+        self.has_gap = False
+        """Whether what was queued was dropped, and is to be made good.  Needs no lock."""
+        self.on_gap: Callable[[list[Replay]], list[Replay]] = lambda dropped: []
+        """Told what is dropped, and gives what is to be done of it nevertheless."""
+        self._has_come = False
+        """Whether an agent has asked for more since the gap began."""
+        self._handed_over = 0.0
+        self._needed = 0
         self._due: float | None = None
         self._interrupted: int | None = None
         self._flags = 0
@@ -83,18 +106,54 @@ class Delivery:
     def _is_due(self) -> bool:
         return self._due is not None and time.monotonic() >= self._due
 
-    def add(self, replays: Iterable[Replay]) -> None:
-        """Queue replays that ``View.expect`` has been told of."""
+    def add(self, replays: Iterable[Replay], *, is_needed: bool = False) -> None:
+        """Queue replays that ``View.expect`` has been told of.
+
+        ``is_needed`` are those that make a gap good: they do not make another one.
+        """
+        before = len(self._queue)
         self._queue.extend(replays)
-        if not self._has_agent and len(self._queue) > _MOST_WITHOUT_AGENT:
+        if is_needed:
+            self._needed += len(self._queue) - before
+        elif len(self._queue) - self._needed > _MOST_WITHOUT_AGENT and self._must_give_up():
             self._give_up()
 
+    def _must_give_up(self) -> bool:
+        if not self._has_agent or len(self._queue) - self._needed > _MOST:
+            return True
+        is_frozen = time.monotonic() - self._handed_over > _FROZEN_SECONDS
+        return self._parked is None and is_frozen
+
     def _give_up(self) -> None:
-        """Nobody comes to replay: what is queued is not told, and memory stays bounded."""
-        log.warning("no agent delivers events: %d of them are dropped", len(self._queue))
-        queue, self._queue = self._queue, deque()
-        for replay in queue:
-            self._over(replay)
+        """Nobody comes to replay it: memory stays bounded, and the gap is remembered."""
+        log.warning("no agent delivers events: %d are held back, to be compared", len(self._queue))
+        queued = [each for replay in self._queue for each in (replay, *replay.instead)]
+        self._queue = deque()
+        self._needed = 0
+        self.has_gap = True
+        self._has_come = self._parked is not None
+        unheard = {replay.step.token for replay in queued if replay.op in _KEEPS}
+        dropped = [replay for replay in queued if not _lets_go(replay, unheard)]
+        self._queue.extend(replay for replay in queued if _lets_go(replay, unheard))
+        closing = self.on_gap(dropped)
+        for replay in dropped:
+            for node, count in replay.links_gained():
+                node.unlinks -= count
+            self._view.arrived(replay)
+        for replay in closing:
+            if _lets_go(replay, unheard):
+                self._queue.append(replay)
+            else:
+                self._view.arrived(replay)
+
+    @property
+    def can_make_good(self) -> bool:
+        """Whether there is a gap, and an agent that has nothing else to do.  Needs no lock."""
+        return self.has_gap and self._has_come and not self._batch
+
+    def make_good(self) -> None:
+        """The gap is at its end: what is planned from now on is told."""
+        self.has_gap = False
 
     def ask(self, flags: int) -> None:
         """Set flags of the next batch, which may be an empty one."""
@@ -119,7 +178,7 @@ class Delivery:
 
         ``late`` are steps of earlier batches that somebody had held up.
         """
-        self._has_agent = True
+        self._has_agent = self._has_come = True
         if self._batch and number == self._number:
             self._finish(dict(failures))
         for sequence, error in late:
@@ -149,7 +208,7 @@ class Delivery:
         closed.  The others are armed again.  If the old agent is alive and waits, it is
         woken, to find that it is not registered any more.
         """
-        self._has_agent = False
+        self._has_agent = self._has_come = False
         if self._parked is not None:
             self._interrupted = self._parked
         self._view.agent_left()
@@ -184,6 +243,9 @@ class Delivery:
                 break
             self._arm(queue.popleft())
             batch.append(replay)
+        if not queue:
+            self._needed = 0
+        self._handed_over = time.monotonic()
         sequence = batch[0].sequence if batch else self._first
         return control.encode_batch(
             self._number, flags, sequence, (replay.step for replay in batch)
@@ -231,3 +293,8 @@ class Delivery:
                     # Nothing else is going to take the link that was kept for this.
                     node.nlink = max(node.nlink - max(count, 0), 0)
         self._view.arrived(replay)
+
+
+def _lets_go(replay: Replay, unheard: Container[int]) -> bool:
+    """Whether a step closes a descriptor that the agent has: that is not to be dropped."""
+    return replay.op in _LETS_GO and replay.step.token not in unheard

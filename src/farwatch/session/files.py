@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from fcntl import F_GETFL, F_SETFL, fcntl
 from stat import S_ISGID, S_ISUID
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Open
+from farwatch.events import Key
 from farwatch.export.backing import BackingFiles
 from farwatch.export.directories import Directory
 from farwatch.export.nodes import Node
@@ -25,22 +28,36 @@ NO_FILE = -1
 class OpenFile:
     """An open file or, with ``fd`` NO_FILE, the open of a replay."""
 
-    __slots__ = ("backed", "fd", "node")
+    __slots__ = ("appends", "backed", "fd", "flushes", "node", "opener", "writes")
 
     def __init__(self, node: Node, fd: int, backed: bool) -> None:
         self.node = node
         self.fd = fd
         self.backed = backed
+        self.flushes = True
+        """Whether each close(2) of the client's is told."""
+        self.opener = 0
+        flags = 0 if fd == NO_FILE else fcntl(fd, F_GETFL)
+        self.writes = bool(flags & os.O_ACCMODE)
+        self.appends = bool(flags & os.O_APPEND)
+        """Whether what is written goes to the end."""
+
+    def append(self, on: bool) -> None:
+        """From now on write at the end, or where it is said: a program can change that."""
+        flags = fcntl(self.fd, F_GETFL)
+        fcntl(self.fd, F_SETFL, flags | os.O_APPEND if on else flags & ~os.O_APPEND)
+        self.appends = on
 
 
 class _Mode:
     """How the opens of one inode do I/O, and how many there are."""
 
-    __slots__ = ("backed", "count")
+    __slots__ = ("backed", "count", "writers")
 
     def __init__(self, backed: bool) -> None:
         self.backed = backed
         self.count = 0
+        self.writers = 0
 
 
 class OpenFiles:
@@ -59,10 +76,18 @@ class OpenFiles:
         self._flags = int(self._flush_flag | (Open.DIRECT_IO if direct else 0))
         self._files: dict[int, OpenFile] = {}
         self._modes: dict[int, _Mode] = {}
+        self.on_closed: Callable[[Node, int], None] = lambda node, opener: None
+        """Called with a file that was written by itself (passthrough), and who opened it."""
         self._next = base + 1
+        self.tells_closes = False
+        """Whether it matters when a process closes a file: it then loses its locks of it."""
+        self.needs_flush: Callable[[Node], bool] = lambda node: False
+        """Whether to be told of each close(2) of what is opened for reading, too."""
 
-    def add(self, node: Node, fd: int) -> bytes:
+    def add(self, node: Node, fd: int, opener: int = 0) -> bytes:
         """Take over a descriptor; the ``OPEN_OUT`` that tells the client of it.
+
+        ``opener`` is the thread that opens it.
 
         A file that gives privileges to who runs it is not opened in passthrough: the
         server must take them away on a write.
@@ -74,7 +99,12 @@ class OpenFiles:
             if backing_id:
                 flags |= int(Open.PASSTHROUGH)
         node.cached |= not backing_id
-        return self._enter(OpenFile(node, fd, backing_id != 0), flags, backing_id)
+        file = OpenFile(node, fd, backing_id != 0)
+        file.opener = opener
+        if self.tells_closes and (file.writes or self.needs_flush(node)):
+            flags &= ~int(Open.NOFLUSH)
+        file.flushes = not flags & Open.NOFLUSH
+        return self._enter(file, flags, backing_id)
 
     def _back(self, backing: BackingFiles, node: Node, fd: int) -> int:
         """The backing id that an open goes to; 0 if it goes to none."""
@@ -101,6 +131,7 @@ class OpenFiles:
         if file.backed or file.fd != NO_FILE:
             state = self._modes.setdefault(file.node.id, _Mode(file.backed))
             state.count += 1
+            state.writers += file.writes
         fh = self._next
         self._next += 1
         self._files[fh] = file
@@ -120,6 +151,18 @@ class OpenFiles:
             raise fail(errno.EBADF)
         return fd
 
+    def is_written(self, node: Node) -> bool:
+        """Whether the client has a file open for writing."""
+        state = self._modes.get(node.id)
+        return state is not None and state.writers > 0
+
+    def held(self, key: Key) -> int | None:
+        """A descriptor of a file that the client has open, if it has; it stays owned here."""
+        for file in list(self._files.values()):
+            if file.fd != NO_FILE and file.node.key == key:
+                return file.fd
+        return None
+
     def is_replay(self, fh: int) -> bool:
         """Whether a handle is the open of a replay."""
         file = self._files.get(fh)
@@ -132,9 +175,12 @@ class OpenFiles:
             raise fail(errno.EBADF)
         if file.fd != NO_FILE:
             os.close(file.fd)
+        if file.writes and file.backed:
+            self.on_closed(file.node, file.opener)
         if file.backed or file.fd != NO_FILE:
             state = self._modes[file.node.id]
             state.count -= 1
+            state.writers -= file.writes
             if not state.count:
                 del self._modes[file.node.id]
         if file.backed and self._backing is not None:

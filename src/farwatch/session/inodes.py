@@ -11,7 +11,9 @@ import os
 import struct
 
 from farwatch.abi import fuse
+from farwatch.export.guise import Seen
 from farwatch.export.nodes import Node
+from farwatch.linux.files import STATX_BASIC_STATS, STATX_BTIME
 
 _BILLION = 1_000_000_000
 _U32 = 0xFFFF_FFFF
@@ -36,14 +38,14 @@ def decode_device(device: int) -> int:
     return os.makedev((device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12 & 0xFFF00))
 
 
-def pack_attributes(status: os.stat_result, nlink: int) -> bytes:
-    """``fuse_attr`` of an inode, with a link count of its own."""
+def pack_attributes(status: os.stat_result, nlink: int, seen: Seen) -> bytes:
+    """``fuse_attr`` of an inode, with a link count of its own, as it is shown."""
     atime, atime_ns = divmod(status.st_atime_ns, _BILLION)
     mtime, mtime_ns = divmod(status.st_mtime_ns, _BILLION)
     ctime, ctime_ns = divmod(status.st_ctime_ns, _BILLION)
-    device = status.st_rdev
+    ino, mode, device = seen
     return fuse.ATTR.pack(
-        status.st_ino,
+        ino,
         status.st_size,
         status.st_blocks,
         atime & _U64,
@@ -52,7 +54,7 @@ def pack_attributes(status: os.stat_result, nlink: int) -> bytes:
         atime_ns,
         mtime_ns,
         ctime_ns,
-        status.st_mode,
+        mode,
         nlink,
         status.st_uid,
         status.st_gid,
@@ -67,6 +69,66 @@ def ghost_attributes(node: Node, nlink: int) -> bytes:
     permissions = 0o755 if node.is_dir else 0o644
     mode = node.kind | permissions
     return fuse.ATTR.pack(node.id, 0, 0, 0, 0, 0, 0, 0, 0, mode, nlink, 0, 0, 0, 4096, 0)
+
+
+def no_entry(seconds: int) -> bytes:
+    """``fuse_entry_out`` of a name that is not there: node 0, believed for so long."""
+    return fuse.ENTRY_OUT_HEAD.pack(0, 0, seconds, 0, 0, 0) + bytes(fuse.ATTR.size)
+
+
+def differs(attributes: bytes, status: os.stat_result) -> bool:
+    """Whether size, mtime or ctime of this ``fuse_attr`` are not what the disk says."""
+    if not attributes:
+        return False
+    _, size, _, _, mtime, ctime, _, mtime_ns, ctime_ns, *_ = fuse.ATTR.unpack(attributes)
+    return (
+        size != status.st_size
+        or (mtime, mtime_ns) != _time(status.st_mtime_ns)
+        or (ctime, ctime_ns) != _time(status.st_ctime_ns)
+    )
+
+
+def _time(nanoseconds: int) -> tuple[int, int]:
+    seconds, rest = divmod(nanoseconds, _BILLION)
+    return seconds & _U64, rest
+
+
+def as_statx(attributes: bytes, birth_ns: int | None) -> bytes:
+    """``fuse_statx`` that says the same as a ``fuse_attr``, and the time of birth if known."""
+    (
+        ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns,
+        mode, nlink, uid, gid, device, blksize, _,
+    ) = fuse.ATTR.unpack(attributes)  # fmt: skip
+    mask = STATX_BASIC_STATS if birth_ns is None else STATX_BASIC_STATS | STATX_BTIME
+    rdev = decode_device(device)
+    return fuse.STATX.pack(
+        mask,
+        blksize,
+        0,
+        nlink,
+        uid,
+        gid,
+        mode,
+        ino,
+        size,
+        blocks,
+        0,
+        _signed(atime),
+        atime_ns,
+        *divmod(birth_ns or 0, _BILLION),
+        _signed(ctime),
+        ctime_ns,
+        _signed(mtime),
+        mtime_ns,
+        os.major(rdev),
+        os.minor(rdev),
+        0,
+        0,
+    )
+
+
+def _signed(seconds: int) -> int:
+    return seconds - (_U64 + 1) if seconds >> 63 else seconds
 
 
 def with_links(attributes: bytes, nlink: int) -> bytes:

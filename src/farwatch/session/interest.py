@@ -77,6 +77,12 @@ class Interest:
             return True
         return any(node is not None and found.get(node.id, 0) & kind for node in nodes)
 
+    def watched(self) -> dict[Key, bool]:
+        """The nodes that are known to be watched, and which of them are directories."""
+        by_id = self._nodes.by_id
+        nodes = (by_id.get(node_id) for node_id in self._watches)
+        return {node.key: node.is_dir for node in nodes if node is not None}
+
     def concerns(self, record: Record) -> bool:
         """Whether a record can matter to this client; cheap, and never falsely no."""
         known = self._nodes.by_key

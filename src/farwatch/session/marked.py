@@ -7,18 +7,21 @@ attributes; that is answered as for anybody, for it changes nothing.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from farwatch.abi.fuse import Opcode
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.answers import Answers
 from farwatch.session.naming import Naming
-from farwatch.session.request import Handler, Payload, Placed, Request, names
+from farwatch.session.request import Handler, Payload, Placed, Request, fail, names
+from farwatch.session.standing import held
 from farwatch.session.view import View
 
 _HARMLESS = frozenset(
     (
         Opcode.GETATTR,
+        Opcode.STATX,
         Opcode.STATFS,
         Opcode.OPENDIR,
         Opcode.READDIR,
@@ -50,12 +53,16 @@ class Marked:
         naming: Naming,
         answers: Answers,
         handler: Callable[[int], Handler],
+        *,
+        is_by_path: bool = False,
     ) -> None:
+        """With ``is_by_path`` the agent opens directories by path, see standing.py."""
         self._view = view
         self._hidden_name = hidden_name
         self._naming = naming
         self._answers = answers
         self._handler = handler
+        self._is_by_path = is_by_path
 
     def answer(self, request: Request) -> Payload | Placed | None:
         """The payload of the reply, or None if there is none yet.  Raises OSError."""
@@ -78,12 +85,31 @@ class Marked:
         name = names(request.body, 0, 1)[0]
         if request.node == ROOT_ID and name == self._hidden_name:
             return view.entry(view.hidden, view.last_attributes(view.hidden))
+        if self._is_by_path:
+            found = self._as_told(request, name)
+            if found is not None:
+                return found
         directory = self._hidden_directory(request.node, name)
         if directory is not None:
             return view.entry(directory, self._naming.attributes(directory), 0)
         if name in (b".", b"..") or self._answers.is_walk(request):
             return self._naming.lookup(request)
         return None
+
+    def _as_told(self, request: Request, name: bytes) -> Payload | None:
+        """The answer on the way to a step, where the name will hold something else by a later one.
+
+        The disk's answer would have the kernel put what is there now in the place of what
+        is to be moved or removed.
+        """
+        if not self._answers.is_walk(request):
+            return None
+        is_pending, node = held(self._view, request.node, name)
+        if not is_pending:
+            return None
+        if node is None:
+            raise fail(errno.ENOENT)
+        return self._view.entry(node, self._naming.attributes(node), 0, by_replay=True)
 
     def _hidden_directory(self, parent: int, name: bytes) -> Node | None:
         """A directory that the agent reaches through the hidden one.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import AbstractContextManager
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.events import Key
 from farwatch.export.nodes import Node
 from farwatch.export.tree import Caller, Export
+from farwatch.linux.files import RENAME_WHITEOUT
 from farwatch.session.files import OpenFiles
-from farwatch.session.inodes import decode_device
+from farwatch.session.graves import Graves
+from farwatch.session.inodes import decode_device, no_entry
 from farwatch.session.replay import RENAME_EXCHANGE
 from farwatch.session.request import (
     Handler,
@@ -40,6 +43,7 @@ CHANGES: frozenset[int] = frozenset(
 )
 """What may change a name."""
 _DOTS = (b".", b"..")
+_PERMISSIONS = 0o777
 _MOST_LOOKING = 256
 _TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)
 """The second one's id is the first field of either (``fuse_rename_in``, ``fuse_rename2_in``)."""
@@ -48,7 +52,18 @@ _TWO_DIRECTORIES = (Opcode.RENAME, Opcode.RENAME2)
 class Naming:
     """Handlers of the requests that read or change names."""
 
-    def __init__(self, export: Export, view: View, files: OpenFiles) -> None:
+    def __init__(
+        self,
+        export: Export,
+        view: View,
+        files: OpenFiles,
+        graves: Graves,
+        *,
+        masks: bool = False,
+    ) -> None:
+        """With ``masks`` the modes of what is made are still without the caller's umask."""
+        self._masks = masks
+        self._graves = graves
         self._export = export
         self._view = view
         self._nodes = view.nodes
@@ -81,8 +96,10 @@ class Naming:
         try:
             key, status = self._export.lookup(directory.key, checked(name))
         except FileNotFoundError:
-            self._view.not_found(directory, name)
-            raise
+            seconds = self._view.not_found(directory, name)
+            if not seconds:
+                raise
+            return no_entry(seconds)
         return self.tell(directory, name, key, status)
 
     def _lookup_dots(self, node_id: int, name: bytes) -> Payload:
@@ -154,27 +171,26 @@ class Naming:
     def mknod(self, request: Request) -> Payload:
         """MKNOD: the client's mknod(2), and the making of a file on old kernels."""
         directory = self.directory(request.node)
-        mode, device, _, _ = fuse.MKNOD_IN.unpack_from(request.body)
+        mode, device, umask, _ = fuse.MKNOD_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.MKNOD_IN.size)
         made = self._export.mknod(
-            directory.key, name, mode, decode_device(device), _caller(request)
+            directory.key, name, mode, decode_device(device), self._maker(request, umask)
         )
         return self._made(directory, name, made)
 
     def mkdir(self, request: Request) -> Payload:
         """MKDIR."""
         directory = self.directory(request.node)
-        mode, _ = fuse.MKDIR_IN.unpack_from(request.body)
+        mode, umask = fuse.MKDIR_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.MKDIR_IN.size)
-        return self._made(
-            directory, name, self._export.mkdir(directory.key, name, mode, _caller(request))
-        )
+        made = self._export.mkdir(directory.key, name, mode, self._maker(request, umask))
+        return self._made(directory, name, made)
 
     def symlink(self, request: Request) -> Payload:
         """SYMLINK: the name, then what it points to."""
         directory = self.directory(request.node)
         name, target = names(request.body, 0, 2)
-        made = self._export.symlink(directory.key, checked(name), target, _caller(request))
+        made = self._export.symlink(directory.key, checked(name), target, self._maker(request))
         return self._made(directory, name, made)
 
     def link(self, request: Request) -> Payload:
@@ -194,44 +210,48 @@ class Naming:
         but not twice, for the second time a program would hear of it.
         """
         directory = self.directory(request.node)
-        flags, mode, _, _ = fuse.CREATE_IN.unpack_from(request.body)
+        flags, mode, umask, _ = fuse.CREATE_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.CREATE_IN.size)
-        made = self._create(request, directory, name, mode, flags)
-        key, status, fd = made
-        entry = self._made(directory, name, (key, status))
-        return bytes(entry) + self._files.add(self._nodes.by_key[key], fd)
+        maker = self._maker(request, umask)
+        key, status, fd = self._create(directory, name, mode, flags, maker)
+        # Before it is told of: what is open for writing is not believed for long.
+        opened = self._files.add(self._nodes.obtain(key, status.st_mode), fd, request.pid)
+        return bytes(self._made(directory, name, (key, status))) + opened
 
     def _create(
-        self, request: Request, directory: Node, name: bytes, mode: int, flags: int
+        self, directory: Node, name: bytes, mode: int, flags: int, maker: Caller
     ) -> tuple[Key, os.stat_result, int]:
-        was_told = self._looks_again.pop(request.pid, None) == (directory.id, name)
+        was_told = self._looks_again.pop(maker.pid, None) == (directory.id, name)
         if was_told or flags & os.O_EXCL:
-            return self._export.create(directory.key, name, mode, flags, _caller(request))
+            return self._export.create(directory.key, name, mode, flags, maker)
         try:
-            return self._export.create(
-                directory.key, name, mode, flags | os.O_EXCL, _caller(request)
-            )
+            return self._export.create(directory.key, name, mode, flags | os.O_EXCL, maker)
         except FileExistsError:
             if len(self._looks_again) >= _MOST_LOOKING:
                 self._looks_again.clear()
-            self._looks_again[request.pid] = directory.id, name
+            self._looks_again[maker.pid] = directory.id, name
             raise fail(errno.ESTALE) from None
 
     def tmpfile(self, request: Request) -> Payload:
         """TMPFILE: open(2) with O_TMPFILE; the file has no name yet."""
         directory = self.directory(request.node)
-        flags, mode, _, _ = fuse.CREATE_IN.unpack_from(request.body)
-        key, status, fd = self._export.tmpfile(directory.key, mode, flags, _caller(request))
+        flags, mode, umask, _ = fuse.CREATE_IN.unpack_from(request.body)
+        maker = self._maker(request, umask)
+        key, status, fd = self._export.tmpfile(directory.key, mode, flags, maker)
         node = self._nodes.obtain(key, status.st_mode)
         node.dead = True
-        entry = self._view.entry(node, self._view.attributes(node, status))
-        return entry + self._files.add(node, fd)
+        opened = self._files.add(node, fd, request.pid)
+        return self._view.entry(node, self._view.attributes(node, status)) + opened
 
     def _made(self, directory: Node, name: bytes, made: tuple[Key, os.stat_result]) -> Payload:
         key, status = made
         node = self._nodes.obtain(key, status.st_mode)
         self._view.created(directory, name, node)
         return self._view.entry(node, self._view.attributes(node, status))
+
+    def _maker(self, request: Request, umask: int = 0) -> Caller:
+        umask = umask & _PERMISSIONS if self._masks else 0
+        return Caller(request.uid, request.gid, request.pid, request.groups, umask)
 
     # Unmaking --------------------------------------------------------------------
 
@@ -240,7 +260,8 @@ class Naming:
         directory = self.directory(request.node)
         name = one_name(request.body)
         self._must_be_believed(directory, name)
-        self._export.unlink(directory.key, name)
+        with self._removing(directory, name):
+            self._export.unlink(directory.key, name)
         self._view.removed(directory, name)
         return b""
 
@@ -249,9 +270,13 @@ class Naming:
         directory = self.directory(request.node)
         name = one_name(request.body)
         self._must_be_believed(directory, name)
-        self._export.rmdir(directory.key, name)
+        with self._removing(directory, name):
+            self._export.rmdir(directory.key, name)
         self._view.removed(directory, name)
         return b""
+
+    def _removing(self, directory: Node, name: bytes) -> AbstractContextManager[None]:
+        return self._graves.removing(directory, name, self._view.believed(directory, name))
 
     def rename(self, request: Request) -> Payload:
         """RENAME: rename(2)."""
@@ -268,7 +293,10 @@ class Naming:
         old_name, new_name = (checked(name) for name in names(request.body, start, 2))
         self._must_be_believed(old, old_name)
         self._must_be_believed(new, new_name)
-        self._export.rename(old.key, old_name, new.key, new_name, flags)
+        # Only a whiteout, which is left at the old name, is made in somebody's name.
+        maker = self._maker(request) if flags & RENAME_WHITEOUT else None
+        with self._removing(new, new_name):
+            self._export.rename(old.key, old_name, new.key, new_name, flags, maker)
         if flags & RENAME_EXCHANGE:
             self._view.exchanged(old, old_name, new, new_name)
         elif not self._is_same(old, old_name, new, new_name):
@@ -283,15 +311,13 @@ class Naming:
     def _must_be_believed(self, directory: Node, name: bytes) -> None:
         """The client's kernel acts on what it has cached under a name: it must be so.
 
-        ESTALE makes the VFS ask again; by then it believes the disk.
+        ESTALE makes the VFS ask again; by then it believes the disk.  What something is
+        mounted on stays as it is (EBUSY).
         """
         believed = self._view.believed(directory, name)
         if believed is None or self._view.is_truthful:
             return
         key = self._export.node_at(directory.key, name)
         if key is not None and key != believed.key:
-            raise fail(errno.ESTALE)
-
-
-def _caller(request: Request) -> Caller:
-    return Caller(request.uid, request.gid, request.pid)
+            is_busy = self._export.is_mount_point(directory.key, name)
+            raise fail(errno.EBUSY if is_busy else errno.ESTALE)

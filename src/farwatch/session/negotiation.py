@@ -16,14 +16,16 @@ from farwatch.abi.fsnotify import (
 )
 from farwatch.abi.fuse import Init
 from farwatch.session.request import fail
-from farwatch.session.settings import Settings
+from farwatch.session.settings import Marks, Settings
 
 _PAGE = 4096
 
 ALWAYS = (
     Init.ASYNC_READ
+    | Init.POSIX_LOCKS
     | Init.EXPORT_SUPPORT
     | Init.BIG_WRITES
+    | Init.FLOCK_LOCKS
     | Init.HAS_IOCTL_DIR
     | Init.AUTO_INVAL_DATA
     | Init.DO_READDIRPLUS
@@ -33,6 +35,7 @@ ALWAYS = (
     | Init.HANDLE_KILLPRIV_V2
     | Init.MAX_PAGES
     | Init.INIT_EXT
+    | Init.CREATE_SUPP_GROUP
     | Init.HAS_EXPIRE_ONLY
     | Init.DIRECT_IO_ALLOW_MMAP
 )
@@ -40,9 +43,14 @@ ALWAYS = (
 
 Left out, because replay does not work with it: WRITEBACK_CACHE (it hides sizes and times
 that are made elsewhere), ALLOW_IDMAP (it blanks the user id that marks a replay),
-EXPLICIT_INVAL_DATA and CACHE_SYMLINKS (they trust what is cached).  Left out for now:
-POSIX_ACL, and locks, which stay in the client's kernel.
+EXPLICIT_INVAL_DATA and CACHE_SYMLINKS (they trust what is cached).
 """
+_WITH_ACLS = Init.POSIX_ACL | Init.SETXATTR_EXT | Init.DONT_MASK
+"""Access control lists are the client's kernel's to check.  What they do to the modes of new
+files, and to the umask, only the file system knows, which has the default ones."""
+_BY_ONE_THREAD = Init.DONT_MASK | Init.CREATE_SUPP_GROUP
+"""What is done in a caller's name with his umask, or a group of his: the umask is the whole
+process's, and where callers are checked here their groups are known."""
 
 
 class Agreed(NamedTuple):
@@ -66,6 +74,31 @@ class Agreed(NamedTuple):
         """Whether open files may do without FLUSH."""
         return fuse.has_noflush(self.minor)
 
+    @property
+    def masks(self) -> bool:
+        """Whether the umask is applied here, and not by the client's kernel."""
+        return Init.DONT_MASK in self.flags
+
+    @property
+    def posix_acl(self) -> bool:
+        """Whether the client's kernel goes by access control lists, and asks for them."""
+        return Init.POSIX_ACL in self.flags
+
+    @property
+    def long_setxattr(self) -> bool:
+        """Whether SETXATTR is ``SETXATTR_IN``."""
+        return Init.SETXATTR_EXT in self.flags
+
+    @property
+    def locks(self) -> bool:
+        """Whether locks of any kind come here, rather than stay in the client's kernel."""
+        return bool(self.flags & (Init.POSIX_LOCKS | Init.FLOCK_LOCKS))
+
+    @property
+    def posix_locks(self) -> bool:
+        """Whether fcntl(2)'s locks come here: FLUSH is what ends a process's."""
+        return Init.POSIX_LOCKS in self.flags
+
 
 def negotiate(body: memoryview, settings: Settings) -> tuple[Agreed | None, bytes]:
     """Answers an INIT.
@@ -83,6 +116,13 @@ def negotiate(body: memoryview, settings: Settings) -> tuple[Agreed | None, byte
         offered = low | fuse.INIT_IN.unpack_from(body)[4] << 32
     dialect = _dialect(minor, offered, low, len(body), settings)
     wanted = ALWAYS & ~settings.refused
+    if settings.posix_acl:
+        wanted |= _WITH_ACLS
+    if settings.checks_permissions:
+        wanted &= ~_BY_ONE_THREAD
+    if settings.marks is Marks.BY_THREAD or dialect is Dialect.PARENTED:
+        # Only root can take a group; and what that dialect asks by is the same bit.
+        wanted &= ~Init.CREATE_SUPP_GROUP
     # What is passed through is done by the program's thread: nobody knew whose it was.
     if settings.passthrough and fuse.takes_passthrough(minor) and dialect is None:
         wanted |= Init.PASSTHROUGH

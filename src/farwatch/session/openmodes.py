@@ -22,9 +22,16 @@ then does the opener have its descriptor; on a busy machine that takes a while."
 class OpenModes:
     """The access modes of what one batch opens and does not close."""
 
-    def __init__(self, ask: Callable[[int, Key], int | None]) -> None:
-        """``ask`` gives the access mode that a thread has a node open with, if it has."""
+    def __init__(
+        self, ask: Callable[[int, Key], int | None], *, knows_nobody: bool = False
+    ) -> None:
+        """``ask`` gives the access mode that a thread has a node open with, if it has.
+
+        With ``knows_nobody`` it is asked although a record does not say by whom it is: then
+        only while the batch is read, since it takes longer.
+        """
         self._ask = ask
+        self._knows_nobody = knows_nobody
         self._modes: dict[tuple[int, Key], int] = {}
 
     def mode(self, thread: int, node: Key) -> int | None:
@@ -33,7 +40,7 @@ class OpenModes:
         None if neither is known, which mostly means that it is closed.
         """
         mode = self._modes.get((thread, node))
-        return self._ask(thread, node) if mode is None else mode
+        return self._ask(thread, node) if mode is None and not self._knows_nobody else mode
 
     def learn(self, records: list[Record], read: Callable[[], list[Record]]) -> list[Record]:
         """The records, and what had to be read further to know how files were opened."""
@@ -56,8 +63,10 @@ class OpenModes:
         missing = False
         for record in opens:
             node, key = record.node, (record.thread, record.node)
+            if node is None or node in closed or key in self._modes:
+                continue
             # A thread of another pid namespace has no name here, and cannot be asked.
-            if node is None or node in closed or key in self._modes or not record.thread:
+            if not record.thread and not self._knows_nobody:
                 continue
             mode = self._ask(record.thread, node)
             if mode is None:

@@ -9,16 +9,21 @@ are the kernel's own.  Left for here is what no file system is ever asked:
                      to give one up needs nothing
     IOCTL            the control channel is an agent's, and there is none: it would be told
                      of everything
+
+A kernel that has not been told to check (a mount of one user's, whom the backing file system
+knows) asks ACCESS for access(2) and chdir(2), and lets everything else be tried.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping
 
-from farwatch.abi import fsnotify
+from farwatch.abi import fsnotify, fuse
 from farwatch.session.request import Handler, Payload, Placed, Request, fail
 
+_ANY_ACCESS = os.R_OK | os.W_OK | os.X_OK
 _MARKS = (fsnotify.MARK, fsnotify.POSTED_OPCODE)
 _BY_SIZE = {
     fsnotify.POSTED_IN.size: fsnotify.Dialect.POSTED,
@@ -38,6 +43,16 @@ def guarded(
         opcode: _readable(handler, must_be_readable) if opcode in _MARKS else handler
         for opcode, handler in handlers.items()
     }
+
+
+def access(must_allow: Callable[[int, int], None]) -> Handler:
+    """The handler of ACCESS.  ``must_allow`` raises OSError for a node and an R_OK, W_OK, X_OK."""
+
+    def answer(request: Request) -> Payload:
+        must_allow(request.node, fuse.ACCESS_IN.unpack_from(request.body)[0] & _ANY_ACCESS)
+        return b""
+
+    return answer
 
 
 def no_control_channel(request: Request) -> Payload:

@@ -1,8 +1,9 @@
-"""From the source to the agent: read, settle, plan, hand over.
+r"""From the source to the agent: read, settle, plan, hand over.
 
 In a thread of its own (``run``), or in the server's, between requests (``deliver``).
 
     read until empty --> drop what concerns nobody --> settle --> plan --> answer WAIT
+            \--something is lost--> compare what was known with the disk --/   (upkeep.py)
 
 It never waits for the agent or for the client's kernel, and notifies neither: a thread
 that reads the source must not depend on what the source's events are for.
@@ -19,12 +20,14 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Protocol
 
-from farwatch.events import Change, Key, Mask, Place, Record
+from farwatch.events import Key, Mask, Place, Record
 from farwatch.session.concerned import Concerned
 from farwatch.session.fsnotify.subscription import Subscription
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.reply import Reply
 from farwatch.session.session import Session
+from farwatch.session.showing import show
+from farwatch.session.upkeep import Upkeep
 from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,9 @@ _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
 _OPEN = int(Mask.OPEN)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
+_OVERFLOW = int(Mask.Q_OVERFLOW)
+_MANY = 1024
+"""Records after which a source may have more than it has given at once."""
 
 
 class Source(Protocol):
@@ -89,16 +95,20 @@ class Pipeline:
         self._own = own
         self.notify: Callable[[], None] = lambda: None
         """Called when the session has a notification."""
+        self.reading: Callable[[], int] = lambda: source.wanted
+        """Gives the kinds that reading makes which this client or another is told."""
         self._subscription: Subscription | None = None
         session.is_behind = session.must_catch_up = self.is_behind
         number = session.client
         session.client_of = client_of or (lambda thread: number if thread in own else 0)
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
-        self._is_reading = False
+        self._is_reading = self._has_lost = False
         self._half_since: float | None = None
+        self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
         self.due: float | None = None
         """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
+        self._sleeps_until: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(self) -> None:
@@ -109,6 +119,12 @@ class Pipeline:
         """Has ``run`` call ``notify`` if the session has a notification, from another thread."""
         with suppress(BlockingIOError):
             os.write(self._wake_write, _LOOK)
+
+    def wake_at(self, when: float) -> None:
+        """Has ``run`` ask the session for answers then, from another thread."""
+        until = self._sleeps_until
+        if until is None or when < until:
+            self.wake()
 
     def close(self) -> None:
         """Close the pipe; ``run`` has returned."""
@@ -121,11 +137,29 @@ class Pipeline:
         poll.register(self._source.fileno(), select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            ready = poll.poll(_FLUSH_SECONDS * 1000 if self._settler.carrying else None)
+            ready = poll.poll(self._pause())
             for fd, _ in ready:
                 if fd == self._wake_read and _STOP in os.read(fd, 4096):
                     return
-            self.deliver(flush=not ready)
+            if ready or self._is_due():
+                self.deliver(flush=not ready)
+            else:
+                self._answer()
+            self.keep_up()
+
+    def _pause(self) -> float | None:
+        """Milliseconds until something is to be done though nothing happens."""
+        # Before it is asked: whoever has something earlier meanwhile wakes in any case.
+        self._sleeps_until = None
+        dues = (self.due, self._session.due, self._upkeep.due)
+        whens = [when for when in dues if when is not None]
+        if not whens:
+            return None
+        self._sleeps_until = min(whens)
+        return max(self._sleeps_until - time.monotonic(), 0) * 1000
+
+    def _is_due(self) -> bool:
+        return self.due is not None and time.monotonic() >= self.due
 
     def deliver(self, *, flush: bool = False) -> None:
         """Deliver what the source has; for a thread that waits for it in its own way.
@@ -136,10 +170,10 @@ class Pipeline:
             self._batch(flush and not self._awaits_half())
         except Exception:
             log.exception("a batch of events could not be delivered")
+            self.gap("events could not be delivered")
         self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
         # Last of all: the agent may share the CPU, and starts when this thread waits.
-        while (answer := self._session.answer()) is not None:
-            self._send(answer)
+        self._answer()
         if self._session.has_notice:
             self.notify()
 
@@ -152,12 +186,61 @@ class Pipeline:
             self._half_since = now
         return now - self._half_since < _HALF_SECONDS
 
+    def gap(self, why: str = "the source was away") -> None:
+        """Something may have happened that the source does not report.
+
+        For the thread that delivers.  What is watched is compared with the disk, a little at
+        each ``keep_up``.
+        """
+        self._upkeep.lose(why)
+        subscription = self._session.subscription
+        self._settler = self._new_settler(subscription)
+        if subscription is not None:
+            subscription.lose()
+
+    @property
+    def keep_up_due(self) -> float | None:
+        """When ``keep_up`` is to be called though nothing happens (``time.monotonic``)."""
+        return self._upkeep.due
+
+    def keep_up(self) -> None:
+        """A little of what is not in a hurry; for the thread that delivers.
+
+        Looks at what is newly watched, so that a gap can be made good; and makes one good.
+        """
+        due = self._upkeep.due
+        if due is None or due > time.monotonic():
+            return
+        try:
+            self._upkeep.step()
+        except Exception:
+            log.exception("what is watched could not be compared with the disk")
+        self._answer()
+        if self._session.has_notice:
+            self.notify()
+
+    def _read_by_anybody(self) -> int:
+        return self.reading()
+
+    def _answer(self) -> None:
+        while (answer := self._session.answer()) is not None:
+            self._send(answer)
+
     def is_behind(self) -> bool:
         """Whether something waits to be read, or was read and is not planned yet."""
-        return self._is_reading or self._settler.carrying or self._source.queued() > 0
+        return (
+            self._is_reading
+            or self._settler.carrying
+            or self._upkeep.is_comparing
+            or self._source.queued() > 0
+        )
 
     def _batch(self, flush: bool) -> None:
         session = self._session
+        if self._upkeep.is_comparing:
+            self._upkeep.note()
+            return
+        now, is_all = time.time_ns(), False
         # With the lock, which the server's thread holds while it answers a request: if that
         # makes the events, waiting here is cheaper than fighting for Python's own lock.
         with session.view.lock:
@@ -165,21 +248,25 @@ class Pipeline:
             self._is_reading = True
             if session.subscription is not self._subscription:
                 self._subscription = session.subscription
-                # Who keeps its own marks is told what it has done itself, or has it left out
-                # when that is settled.
-                self._settler = (
-                    Settler(self._own)
-                    if self._subscription is None
-                    else Settler((), self._subscription.may_be_replaced)
-                )
+                self._settler = self._new_settler(self._subscription)
         try:
-            self._settle_and_plan(flush)
+            is_all = self._settle_and_plan(flush)
         finally:
             with session.view.lock:
                 session.view.end_drain()
                 self._is_reading = False
+                if is_all:
+                    self._upkeep.heard(now)
 
-    def _settle_and_plan(self, flush: bool) -> None:
+    def _new_settler(self, subscription: Subscription | None) -> Settler:
+        # Who keeps its own marks is told what it has done itself, or has it left out when
+        # that is settled.
+        if subscription is None:
+            return Settler(self._own)
+        return Settler((), subscription.may_be_replaced)
+
+    def _settle_and_plan(self, flush: bool) -> bool:
+        """Whether everything is told that had happened when this began."""
         settler = self._settler
         records = self._read_with_modes()
         # One event that was read at once is what somebody waits for; it needs no more.
@@ -189,11 +276,17 @@ class Pipeline:
             records, disk = collect(records, self._read_with_modes, self._at, settler)
             if self._subscription is None:
                 own = self._changed_by_the_client(records)
-            changes = settler.settle(records, disk, self._told, flush=flush)
+            if not self._has_lost:
+                changes = settler.settle(records, disk, self._told, flush=flush)
+        if self._has_lost:
+            self._has_lost = False
+            self.gap("the source's queue has overflowed")
+            return False
         if log.isEnabledFor(logging.DEBUG):
-            _show(records, changes or [])
+            show(records, changes or [])
         if changes:
             self._session.deliver(changes, own)
+        return not settler.carrying and (len(records) < _MANY or not self._source.queued())
 
     def _read_with_modes(self) -> list[Record]:
         records = self._read()
@@ -204,6 +297,8 @@ class Pipeline:
     def _read(self) -> list[Record]:
         """What concerns the client, in the source's order."""
         records = self._source.read()
+        if _OVERFLOW in [record[0] for record in records]:
+            self._has_lost = True
         me = threading.get_native_id()
         if me not in self._own:
             # What this thread does itself (a log in the export's file system) is nobody's;
@@ -242,6 +337,19 @@ class Pipeline:
         child = view.nodes.child(directory, place.name)
         return UNKNOWN if child is None else child.key
 
+    def held_as_told(self, place: Place) -> tuple[Key | None, bool]:
+        """What the client was told that a name holds, and whether that is of what is read now.
+
+        It is not if the client has looked the name up perhaps after what is being read.
+        """
+        holder = self._told(place)
+        if holder is not UNKNOWN:
+            return holder, True
+        nodes = self._session.view.nodes
+        directory = nodes.by_key.get(place.directory)
+        child = nodes.child(directory, place.name) if directory is not None else None
+        return (child.key if child is not None else None), False
+
     def _changed_by_the_client(self, records: list[Record]) -> frozenset[Place]:
         """Names of which the batch itself says when the client changed them."""
         own = self._own
@@ -252,32 +360,3 @@ class Pipeline:
             for place in (record.place, record.new_place)
             if place is not None
         )
-
-
-def _show(records: list[Record], changes: list[Change]) -> None:
-    for record in records:
-        kinds = Mask(record.mask)
-        log.debug(
-            "read %s %s -> %s of %s by %d",
-            kinds,
-            _short(record.place),
-            _short(record.new_place),
-            _short_key(record.node),
-            record.thread,
-        )
-    for change in changes:
-        log.debug(
-            "settled %s %s -> %s of %s",
-            change.kind.name,
-            _short(change.place),
-            _short(change.new_place),
-            _short_key(change.node),
-        )
-
-
-def _short(place: Place | None) -> str:
-    return "-" if place is None else f"{_short_key(place.directory)}/{place.name!r}"
-
-
-def _short_key(key: Key | None) -> str:
-    return "-" if key is None else key[-8:].hex()

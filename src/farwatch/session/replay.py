@@ -17,8 +17,11 @@ from farwatch.abi.control import FIRST_UID, LAST_UID, Op, Step
 from farwatch.export.nodes import Node
 
 REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
+CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 KEEPING_NAMES = frozenset((Op.TOUCH, Op.OPEN, Op.OPEN_CLOSE, Op.LOOK))
 """Steps after which their names hold what they held before."""
+CHANGES_CACHE = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.RENAME, Op.TOUCH)) | REMOVES
+"""Steps that set right what the client has cached, if they are done."""
 AT, TO = 1, 2
 """The two names of a step, as bits."""
 RENAME_EXCHANGE = 1 << 1
@@ -104,11 +107,24 @@ class Replay:
             return [(self.other, 1)]
         return []
 
+    def moves(self) -> list[Node]:
+        """The directories that are somewhere else, or nowhere, when this is done."""
+        if self.op == Op.RMDIR:
+            return [self.node]
+        if self.op != Op.RENAME:
+            return []
+        return [node for node in (self.node, self.other) if node is not None and node.is_dir]
+
     def takes_link_of(self, node: Node) -> bool:
         """Whether this takes one of the node's links."""
         if self.op in REMOVES:
             return node is self.node
         return self.op == Op.RENAME and not self.exchanges and node is self.other
+
+    @property
+    def uses_name(self) -> bool:
+        """Whether the agent does it to what it finds under the old name."""
+        return self.op not in CREATES and self.op != Op.PIN
 
     @property
     def keeps_names(self) -> bool:

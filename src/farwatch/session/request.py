@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from farwatch.abi import fuse
 from farwatch.linux.pages import Pages
 
+_MOST_GROUPS = 1 << 16
+"""NGROUPS_MAX of ``linux/limits.h``."""
 Payload = bytes | bytearray | memoryview
 """What follows the header of a reply."""
 Views = Sequence[memoryview] | Pages
@@ -28,8 +31,9 @@ class Request(NamedTuple):
     ``body``  the arguments; they do not change any more, whoever has sent them
     ``data``  what a WRITE has behind its arguments; it may change at any moment
     ``room``  where the content goes that a READ asks for; None if that is to be returned
+    ``groups`` supplementary groups of the caller's, as far as they matter to what he makes
 
-    All three are only good until the handler returns.
+    ``body``, ``data`` and ``room`` are only good until the handler returns.
     """
 
     opcode: int
@@ -41,6 +45,7 @@ class Request(NamedTuple):
     body: memoryview
     data: Views = ()
     room: Views | None = None
+    groups: tuple[int, ...] = ()
 
 
 Handler = Callable[[Request], Payload | Placed | None]
@@ -51,6 +56,24 @@ errno to answer, or struct.error for a request that is too short."""
 def fail(number: int, what: str = "") -> OSError:
     """An OSError with this errno, to be raised."""
     return OSError(number, what or os.strerror(number))
+
+
+def split_extensions(body: memoryview, length: int) -> tuple[memoryview, tuple[int, ...]]:
+    """A request's arguments, and the groups in the ``length`` bytes of extensions after them.
+
+    Raises ValueError or struct.error where that is no extension of such a request.
+    """
+    start = len(body) - length
+    if start < 0:
+        raise ValueError("more extensions than there are bytes")
+    size, kind = fuse.EXTENSION.unpack_from(body, start)
+    if kind != fuse.EXTENSION_GROUPS or size > length:
+        raise ValueError(f"extension {kind} of {size} bytes in {length}")
+    (count,) = struct.unpack_from("<I", body, start + fuse.EXTENSION.size)
+    if count > _MOST_GROUPS:
+        raise ValueError(f"{count} groups")
+    groups = struct.unpack_from(f"<{count}I", body, start + fuse.EXTENSION.size + 4)
+    return body[:start], groups
 
 
 def size_of(views: Views) -> int:

@@ -20,37 +20,59 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from farwatch.abi import fuse
 from farwatch.abi.control import BatchFlag
 from farwatch.abi.fsnotify import Dialect
-from farwatch.abi.fuse import Opcode
-from farwatch.events import Change, Key, Place
+from farwatch.abi.fuse import Init, Opcode
+from farwatch.events import Change, Key, Kind, Place
 from farwatch.export.backing import BackingFiles
 from farwatch.export.nodes import Node, NodeTable
+from farwatch.export.noted import NotedExport
 from farwatch.export.tree import Export
+from farwatch.linux.processes import Process
+from farwatch.session.agents import Held, KnownThreads
 from farwatch.session.answers import Answers
 from farwatch.session.attributes import Attributes
+from farwatch.session.callers import Callers
 from farwatch.session.channel import Channel, answered
 from farwatch.session.content import Content
 from farwatch.session.delivery import Delivery
 from farwatch.session.files import OpenDirectories, OpenFiles, ReplayOpens
 from farwatch.session.fsnotify.requests import Answer
 from farwatch.session.fsnotify.subscription import Subscription
+from farwatch.session.graves import Graves
 from farwatch.session.interest import Interest
+from farwatch.session.ioctls import Ioctls
+from farwatch.session.leases import patient
 from farwatch.session.listing import Listing
+from farwatch.session.locks import Locks
 from farwatch.session.marked import Marked
+from farwatch.session.matching import ByMark, InOrder
 from farwatch.session.naming import CHANGES, Naming
 from farwatch.session.negotiation import Agreed, negotiate
-from farwatch.session.permission import guarded, no_control_channel
+from farwatch.session.noting import noted
+from farwatch.session.permission import access, guarded, no_control_channel
 from farwatch.session.planning import Disk, Planner
+from farwatch.session.readonly import read_only
 from farwatch.session.replay import Replay, is_reserved
 from farwatch.session.reply import Reply, failed, replied
-from farwatch.session.request import Handler, Payload, Placed, Request, Views, fail, first
-from farwatch.session.settings import Settings
+from farwatch.session.request import (
+    Handler,
+    Payload,
+    Placed,
+    Request,
+    Views,
+    fail,
+    first,
+    split_extensions,
+)
+from farwatch.session.settings import CACHING, Cache, Caching, Marks, Settings
+from farwatch.session.untelling import untell
 from farwatch.session.view import Name, View
+from farwatch.session.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +94,9 @@ _INIT = int(Opcode.INIT)
 _WRITE = int(Opcode.WRITE)
 _WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
+_TOUCHING = frozenset((Opcode.RELEASE, Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR))
+"""After these a node may not be as it was when it was last looked at."""
+_OF_NAMES = frozenset((Kind.CREATE, Kind.DELETE, Kind.RENAME, Kind.EXCHANGE))
 _PRUNED_AT_ONCE = 64
 _LEAST_SCAN_PAUSE = 0.25
 _SCAN_SHARE = 30
@@ -88,12 +113,15 @@ class Session:
         disk: Disk,
         access_mode: Callable[[int, Key], int | None],
         backing: BackingFiles | None = None,
+        hold: Callable[[int], Held] = Process,
     ) -> None:
+        """``hold`` takes the id of a thread of an agent that has no mark (session/agents.py)."""
         self._export = export
         self._settings = settings
         self._disk = disk
         self._access_mode = access_mode
         self._backing = backing
+        self._known = KnownThreads(hold)
         self.agreed: Agreed | None = None
         self.is_behind: Callable[[], bool] = lambda: True
         """Whether something that has happened may not have been delivered yet."""
@@ -112,14 +140,38 @@ class Session:
         reply.  See ``answering``; of a client that keeps no marks there are none."""
         self.prunable = threading.Event()
         """Set when there is something in ``take_prunable``."""
+        self.doubtful = threading.Event()
+        """Set when there is something in ``take_doubts``, or ``look_at_progress`` is due."""
+        self.is_written_elsewhere: Callable[[Key], bool] = lambda key: True
+        """Whether somebody but the client may have a file open for writing."""
+        self.on_written: Callable[[int, Key], None] = lambda thread, key: None
+        """Called when the client has closed what a thread of its could write without the server:
+        it may have it mapped still."""
+        self.unheard: set[bytes] = set()
+        """First bytes of the keys of nodes of which nothing is heard."""
+        self.can_invalidate = False
+        """Whether somebody sends what ``take_doubts`` gives: to be set before INIT."""
         self._start()
 
     def _start(self) -> None:
         export, settings = self._export, self._settings
+        # Who keeps marks waits for the end of what it has removed, and would wait for ever.
+        keeps_marks = settings.checks_permissions or (
+            self.agreed is not None and self.agreed.fsnotify is not None
+        )
+        graves = Graves(export, is_used=export.keeps_removed and not keeps_marks)
         self.view = view = View(
-            NodeTable(export.root_key, settings.generation, settings.base), settings.caching
+            NodeTable(
+                export.root_key,
+                settings.generation,
+                settings.base,
+                graves,
+            ),
+            self._caching(),
+            self.doubtful.set,
         )
         view.is_behind = self._is_behind
+        view.guise = export.guise
         self.interest = Interest(view.nodes)
         noflush = self.agreed is not None and self.agreed.noflush
         passthrough = self.agreed is not None and self.agreed.passthrough
@@ -129,28 +181,53 @@ class Session:
             settings.caching.direct,
             settings.base,
         )
+        view.belief.unheard = self.unheard
+        self._files.on_closed = self._on_closed
+        view.belief.is_written = self._is_written
+        export.held = self._held_by(self._files, graves)
         self._directories = OpenDirectories(settings.base)
-        self._naming = Naming(export, view, self._files)
-        content = Content(export, view, self._files, self._naming, settings.max_write)
+        masks = self.agreed is not None and self.agreed.masks
+        self._naming = Naming(export, view, self._files, graves, masks=masks)
+        callers = Callers(knows_pids=settings.knows_pids)
+        content = Content(export, view, self._files, self._naming, callers, settings.max_write)
         listing = Listing(export, view, self._directories, self._naming)
-        attributes = Attributes(export, view, self._files, self._naming)
+        attributes = Attributes(export, view, self._files, self._naming, callers, self.agreed)
         self._planner = Planner(view, self.interest, self._disk, self._access_mode)
+        is_by_thread = settings.marks is Marks.BY_THREAD
         self._answers = Answers(
             view,
             self._naming.attributes,
             self._links_on_disk,
             ReplayOpens(self._files, self._directories),
             self._is_agent,
+            InOrder(view) if is_by_thread else ByMark(),
         )
         self.delivery = Delivery(
             view, self._answers.armed, self._planner.otherwise, settings.longest_wait
         )
-        self.channel = Channel(settings, view, self.delivery, self.interest, self._planner)
+        self.delivery.on_gap = self._on_gap
+        self.channel = Channel(
+            settings, view, self.delivery, self.interest, self._planner, self._known
+        )
         view.cancel = self._cancel
         self._marked = Marked(
-            view, settings.hidden_name, self._naming, self._answers, self._handler
+            view,
+            settings.hidden_name,
+            self._naming,
+            self._answers,
+            self._handler,
+            is_by_path=is_by_thread,
         )
         self._scan_asked = 0.0
+        self.waiting = Waiting()
+        self._locks = Locks(
+            self._files,
+            self.waiting,
+            knows_pids=settings.knows_pids,
+            has_signals=settings.longest_wait is None,
+        )
+        self._files.tells_closes = self.agreed is not None and self.agreed.posix_locks
+        self._files.needs_flush = self._locks.needs_flush
         self.subscription = self._subscribed()
         self.told_first = frozenset()
         view.is_truthful = self.subscription is not None
@@ -161,15 +238,54 @@ class Session:
             **(attributes.xattr_handlers if settings.xattrs else {}),
             **content.quick,
             **content.slow,
+            **self._locks.handlers(
+                takes_locks=self.agreed is not None and self.agreed.locks,
+            ),
+            Opcode.OPEN: patient(content.open, self.waiting),
             **listing.handlers,
             Opcode.RELEASEDIR: self._releasedir,
-            Opcode.IOCTL: self.channel.ioctl,
+            Opcode.IOCTL: Ioctls(
+                self._files, self._directories, view.belief.doubt, self.channel.ioctl
+            ).ioctl,
             Opcode.INTERRUPT: self._interrupt,
             Opcode.DESTROY: self._destroy,
             **self._watching(),
         }
         if settings.checks_permissions:
             self._handlers[Opcode.IOCTL] = no_control_channel
+        if is_by_thread:
+            self._handlers[Opcode.ACCESS] = access(self._must_allow)
+        if settings.is_read_only:
+            self._handlers = read_only(self._handlers)
+        if isinstance(export, NotedExport):
+            self._handlers = noted(self._handlers, export, self._files)
+
+    def _on_closed(self, node: Node, opener: int) -> None:
+        self.on_written(opener, node.key)
+
+    def _is_written(self, node: Node) -> bool:
+        return self._files.is_written(node) or self.is_written_elsewhere(node.key)
+
+    @staticmethod
+    def _held_by(files: OpenFiles, graves: Graves) -> Callable[[Key], int | None]:
+        """Finds what may have no name any more, by what is open or was removed."""
+
+        def held(key: Key) -> int | None:
+            fd = graves.held(key)
+            return files.held(key) if fd is None else fd
+
+        return held
+
+    def _caching(self) -> Caching:
+        """As it was asked for, if it can be had: it takes a kernel that lets names expire."""
+        caching = self._settings.caching
+        if not caching.coherent or (
+            self.can_invalidate
+            and self.agreed is not None
+            and Init.HAS_EXPIRE_ONLY in self.agreed.flags
+        ):
+            return caching
+        return CACHING[Cache.AUTO]
 
     def _watching(self) -> dict[int, Handler]:
         """The handlers of a client that keeps its own marks."""
@@ -181,6 +297,9 @@ class Session:
 
     def _must_be_readable(self, node_id: int) -> None:
         self._export.must_be_readable(self._naming.node(node_id).key)
+
+    def _must_allow(self, node_id: int, mode: int) -> None:
+        self._export.must_allow(self._naming.node(node_id).key, mode)
 
     def _subscribed(self) -> Subscription | None:
         """The marks of a client that keeps its own.
@@ -219,7 +338,9 @@ class Session:
         Never raises for anything that the bytes say.
         """
         try:
-            length, opcode, unique, node, uid, gid, pid, _, _ = fuse.IN_HEADER.unpack_from(data)
+            length, opcode, unique, node, uid, gid, pid, extended, _ = fuse.IN_HEADER.unpack_from(
+                data
+            )
         except struct.error:
             log.debug("a request of %d bytes has no header; it cannot be answered", len(data))
             return None
@@ -232,6 +353,8 @@ class Session:
         else:
             request = Request(opcode, unique, node, uid, gid, pid, body, (), room)
         try:
+            if extended:
+                request = self._with_groups(request, 8 * extended)
             answer = self._dispatch(request)
         except OSError as error:
             return None if opcode in _NO_REPLY else failed(unique, error.errno or errno.EIO)
@@ -246,9 +369,16 @@ class Session:
             return None
         return replied(unique, answer)
 
+    def _with_groups(self, request: Request, length: int) -> Request:
+        """The request without its extensions, which tell groups if that was agreed."""
+        body, groups = split_extensions(request.body, length)
+        if self.agreed is None or Init.CREATE_SUPP_GROUP not in self.agreed.flags:
+            raise fail(errno.EINVAL, "extensions that were not agreed on")
+        return request._replace(body=body, groups=groups)
+
     def _dispatch(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
-        is_marked = is_reserved(request.uid)
+        is_marked = is_reserved(request.uid) or self._known.knows(request.pid)
         self.was_step = is_marked and opcode not in _QUIET
         if opcode == _INIT:
             return self._init(request)
@@ -265,6 +395,8 @@ class Session:
         with self.view.lock:
             if opcode not in _QUIET:
                 self._note_activity()
+            if opcode in _TOUCHING and self.view.known.nodes:
+                self._note_touch(request.node)
             return handler(request)
 
     def _handler(self, opcode: int) -> Handler:
@@ -272,6 +404,14 @@ class Session:
         if handler is None:
             raise fail(errno.ENOSYS)
         return handler
+
+    def _note_touch(self, node_id: int) -> None:
+        """The client itself changes what a node is, or has done so."""
+        node = self.view.nodes.by_id.get(node_id)
+        if node is not None:
+            self.view.known.touched(None, node.key)
+            for directory, name in node.names:
+                self.view.known.touched(Place(directory.key, name), node.key)
 
     def _note_activity(self) -> None:
         """Somebody is active in the client, who may be about to place a watch."""
@@ -284,15 +424,20 @@ class Session:
     def _init(self, request: Request) -> Payload:
         """INIT: once, or again from a guest that was reset and could not say DESTROY."""
         agreed, answer = negotiate(request.body, self._settings)
-        self._files.close()
-        self._directories.close()
+        self._close_all()
         self.agreed = agreed
         self._start()
         return answer
 
-    def _destroy(self, request: Request) -> Payload:
+    def _close_all(self) -> None:
+        self.waiting.forget()
+        self._locks.close()
         self._files.close()
         self._directories.close()
+        self.view.nodes.close()
+
+    def _destroy(self, request: Request) -> Payload:
+        self._close_all()
         self.agreed = None
         self.subscription = None
         self.told_first = frozenset()
@@ -308,6 +453,8 @@ class Session:
     def _interrupt(self, request: Request) -> Payload | None:
         (unique,) = fuse.INTERRUPT_IN.unpack_from(request.body)
         self.delivery.interrupt(unique)
+        self._locks.interrupt(unique)
+        self.waiting.interrupt(unique)
         if self.subscription is not None:
             self.subscription.interrupt(unique)
         return None
@@ -351,16 +498,49 @@ class Session:
         ``own`` are the names that the server itself changed in the batch.
         """
         with self.view.lock:
-            if self.subscription is not None:
-                self.subscription.deliver(changes)
+            if self.delivery.has_gap:
+                self._hold_back(changes)
                 return
-            self.delivery.add(self._planner.plan(changes, own))
+            self._tell(changes, own)
+
+    def make_good(self, changes: list[Change]) -> None:
+        """Tells a part of the difference that a gap has made; as ``deliver``."""
+        with self.view.lock:
+            self._tell(changes, frozenset(), is_needed=True)
+
+    def _tell(
+        self, changes: list[Change], own: frozenset[Place], *, is_needed: bool = False
+    ) -> None:
+        self._follow(changes)
+        if self.subscription is not None:
+            self.subscription.deliver(changes)
+        else:
+            self.delivery.add(self._planner.plan(changes, own), is_needed=is_needed)
+
+    def _follow(self, changes: list[Change]) -> None:
+        """What the watchers know from now on; what they were told otherwise is left out."""
+        known, view = self.view.known, self.view
+        view.raises_own = not self.hears_itself
+        if known.is_used and self.subscription is not None and view.raises_own:
+            me = self.client
+            changes = [change for change in changes if self.client_of(change.thread) != me]
+        known.follow(changes)
+
+    def _hold_back(self, changes: list[Change]) -> None:
+        """Nobody is told for now; where nothing is known, it is noted where to look."""
+        for change in changes:
+            if change.kind in _OF_NAMES:
+                self.view.known.suspect((change.place, change.new_place))
+
+    def _on_gap(self, dropped: list[Replay]) -> list[Replay]:
+        untell(self.view, dropped)
+        return self._planner.let_go()
 
     def answer(self) -> Reply | None:
         """An answer to a request that was parked, if there is something to say.
 
-        That is the agent's WAIT; for a client that keeps its own marks there may be more than
-        one: ask until there is none.
+        That is the agent's WAIT, or what waits for a lock; for a client that keeps its own
+        marks there may be more than one: ask until there is none.
         """
         subscription = self.subscription
         if subscription is not None and subscription.may_have_answer:
@@ -368,6 +548,11 @@ class Session:
                 late = subscription.next_answer()
             if late is not None:
                 return _answered(late)
+        if self.waiting.may_have_answer:
+            with self.view.lock:
+                reply = self.waiting.next_answer()
+            if reply is not None:
+                return reply
         if not self.delivery.has_answer:
             return None
         with self.view.lock:
@@ -383,9 +568,9 @@ class Session:
     def due(self) -> float | None:
         """When ``answer`` is to be asked though nothing happens (``time.monotonic``)."""
         subscription = self.subscription
-        if subscription is not None and subscription.due is not None:
-            return min(subscription.due, self.delivery.due or subscription.due)
-        return self.delivery.due
+        marks = subscription.due if subscription is not None else None
+        whens = (marks, self.delivery.due, self.waiting.due)
+        return min((when for when in whens if when is not None), default=None)
 
     @property
     def has_notice(self) -> bool:
@@ -433,6 +618,31 @@ class Session:
             with self.view.lock:
                 subscription.end_answering()
 
+    # The invalidator's thread ----------------------------------------------------
+
+    def look_at_progress(self) -> bool:
+        """Doubts what waits to be replayed for too long; whether to look again in a while."""
+        with self.view.lock:
+            return self.view.belief.look_at_progress()
+
+    def take_doubts(self) -> list[Reply]:
+        """Notifications of what the client's kernel is to ask about again; [] if of nothing."""
+        with self.view.lock:
+            return self.view.belief.doubts.take()
+
+    def doubt(self, keys: Iterable[Key]) -> None:
+        """These nodes may have become others without any event."""
+        with self.view.lock:
+            for key in keys:
+                node = self.view.nodes.by_key.get(key)
+                if node is not None:
+                    self.view.belief.doubt(node)
+
+    def distrust(self) -> None:
+        """There was a gap in what is heard: all that the client believes is doubtful."""
+        with self.view.lock:
+            self.view.distrust()
+
     # The pruner's thread ---------------------------------------------------------
 
     def take_prunable(self) -> list[int]:
@@ -444,6 +654,16 @@ class Session:
             nodes = list(self.view.replayed)
             self.view.replayed.clear()
         return nodes
+
+    @property
+    def export(self) -> Export:
+        """What is served."""
+        return self._export
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the source's thread has something to do that no event tells it."""
+        return self.view.known.is_wanting or self.delivery.can_make_good
 
     @property
     def client(self) -> int:
@@ -465,8 +685,8 @@ class Session:
     def close(self) -> None:
         """Close everything that the client has left open."""
         with self.view.lock:
-            self._files.close()
-            self._directories.close()
+            self._close_all()
+            self._known.close()
 
 
 def _written(data: memoryview, length: int, payload: Views | None) -> Views:

@@ -18,6 +18,8 @@ told, so the two must only meet when a replay says so:
     change       of that name is out of date: its events are cancelled, but for the
                  death of the inode that it held.
 
+For how long it believes what it is told: belief.py.
+
 Every method is called with ``lock`` held.
 """
 
@@ -27,35 +29,48 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from stat import S_IFDIR, S_ISREG
+from stat import S_IFDIR
 
 from farwatch.abi import fuse
 from farwatch.abi.control import HIDDEN_ID
 from farwatch.events import Place
+from farwatch.export.guise import Guise
 from farwatch.export.nodes import Node, NodeTable
+from farwatch.session.belief import Belief
+from farwatch.session.doubts import Name
 from farwatch.session.inodes import ghost_attributes, pack_attributes, with_links
+from farwatch.session.known import Entry, Known
 from farwatch.session.replay import Replay
-from farwatch.session.settings import FILE_SECONDS, Caching
+from farwatch.session.settings import Caching
+
+__all__ = ["STRAY_SECONDS", "Name", "View"]
 
 STRAY_SECONDS = 2.0
 _MOST_SEEN = 1 << 16
-
-Name = tuple[int, bytes]
-"""Node id of a directory, and a name in it."""
 
 
 class View:
     """What the client kernel has been told; see the top of the file."""
 
-    def __init__(self, nodes: NodeTable, caching: Caching) -> None:
+    def __init__(
+        self, nodes: NodeTable, caching: Caching, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        """``wake`` is called when there is something to doubt, or may soon be."""
         self.lock = threading.Lock()
         self.nodes = nodes
-        self._caching = caching
-        self.replays(by_agent=False)
+        self.guise = Guise(0)
+        """How nodes are shown; the export's, if it has one."""
+        self.belief = Belief(caching, wake)
         self.hidden = Node(HIDDEN_ID, b"", S_IFDIR)
         self.pending: dict[Name, list[Replay]] = {}
+        self.moving: dict[int, list[Replay]] = {}
+        """For ids of directories the replays on their way that move or remove them, in order."""
         self.cancel: Callable[[Replay, Name], None] | None = None
         """Called for each replay that a local change has put out of date."""
+        self.known = Known()
+        """What the watchers were told; what the client does itself, too, if it hears that."""
+        self.raises_own = True
+        """Whether the client's kernel raises the events of what the client does."""
         self.is_truthful = False
         """Whether names and links are told as they are on the disk: nothing is replayed."""
         self.drain = 0
@@ -77,16 +92,18 @@ class View:
 
     def replays(self, *, by_agent: bool) -> None:
         """Whether an agent keeps what is cached right, from now on."""
-        caching = self._caching
-        self.seconds = caching.replayed if by_agent else caching.seconds
+        self.belief.replays(by_agent=by_agent)
+
+    @property
+    def seconds(self) -> int:
         """For how long a name is believed."""
-        self._file_seconds = min(self.seconds, FILE_SECONDS)
+        return self.belief.seconds
 
     def attr_seconds(self, node: Node) -> int:
         """For how many seconds the client may believe what it is told of a node."""
         if node in self._undigested.values():
             return 0
-        return self._file_seconds if S_ISREG(node.mode) else self.seconds
+        return self.belief.attr_seconds(node)
 
     def links(self, node: Node, on_disk: int) -> int:
         """The link count to tell of a node that has ``on_disk`` links.
@@ -108,7 +125,8 @@ class View:
         """``fuse_attr`` to tell of a node, remembered."""
         nlink = self.links(node, status.st_nlink)
         node.nlink = nlink
-        node.attr = attributes = pack_attributes(status, nlink)
+        seen = self.guise.of(node.key, status)
+        node.attr = attributes = pack_attributes(status, nlink, seen)
         return attributes
 
     def last_attributes(self, node: Node) -> bytes:
@@ -134,7 +152,7 @@ class View:
         ``seconds`` is 0 for what is good for one use.
         """
         if seconds is None:
-            seconds = self.seconds
+            seconds = self.belief.name_seconds(node)
         node.lookups += 1
         if by_replay:
             if node.lookups == 1:
@@ -163,7 +181,7 @@ class View:
             self.nodes.tell(directory, name, node)
             if len(node.names) > 1:
                 self._reached_by((directory, name), node)
-            return self.seconds
+            return self.belief.name_seconds(node)
         if at in self.pending:
             self._stray(at, node)
             return 0
@@ -171,13 +189,24 @@ class View:
         if told is node:
             if self._strays:
                 self._strays.pop(at, None)
-            return self.seconds
+            return self.belief.name_seconds(node)
         if self._is_news(told, node) or self._stray(at, node):
             self.nodes.tell(directory, name, node)
             self._note_seen(at)
             self._strays.pop(at, None)
-            return self.seconds
+            return self.belief.name_seconds(node)
         return 0
+
+    def distrust(self) -> None:
+        """There was a gap in what is heard: all that the client believes is doubtful."""
+        self.belief.distrust(list(self.nodes.by_id.values()))
+
+    def remounted(self, directory: Node, name: bytes) -> None:
+        """Something was mounted at a name, or is not any more: no event says so."""
+        self._strays.pop((directory.id, name), None)
+        self.belief.took_for_absent(directory, name)
+        self.nodes.untell(directory, name)
+        self.belief.doubts.name(directory, name)
 
     def _note_seen(self, at: Name) -> None:
         if len(self._seen) >= _MOST_SEEN:
@@ -197,16 +226,24 @@ class View:
         if node.names[-1] != at:
             node.names = (*(other for other in node.names if other != at), at)
 
-    def not_found(self, directory: Node, name: bytes) -> None:
-        """The client has asked for a name and will be told that there is none."""
+    def not_found(self, directory: Node, name: bytes) -> int:
+        """The client has asked for a name and will be told that there is none.
+
+        Returns for how many seconds it may believe it.
+        """
         at = (directory.id, name)
         if self.is_truthful:
             self.nodes.untell(directory, name)
-        elif at in self.pending:
+            return 0
+        if at in self.pending:
             self._stray(at, None)
-        elif self.nodes.child(directory, name) is not None and self._stray(at, None):
-            self.nodes.untell(directory, name)
-            self._strays.pop(at, None)
+            return 0
+        if self.nodes.child(directory, name) is not None:
+            if self._stray(at, None):
+                self.nodes.untell(directory, name)
+                self._strays.pop(at, None)
+            return 0
+        return self.belief.absent_seconds(directory, name)
 
     def tellable(self, directory: Node, name: bytes, node: Node | None) -> bool:
         """Whether a listing may tell the client this name along the way."""
@@ -266,12 +303,16 @@ class View:
     def created(self, directory: Node, name: bytes, node: Node) -> None:
         """The client has made a name."""
         self.local_change(directory, name)
+        if self._is_told_itself:
+            self.known.created(Place(directory.key, name), node.key, node.is_dir)
         self.nodes.tell(directory, name, node)
 
     def removed(self, directory: Node, name: bytes) -> None:
         """The client has removed a name; its kernel has counted the link itself."""
         believed = self.believed(directory, name)
         self.local_change(directory, name)
+        if self._is_told_itself:
+            self.known.freed(Place(directory.key, name))
         self.nodes.untell(directory, name)
         if believed is not None:
             self.unlinked(believed)
@@ -282,6 +323,9 @@ class View:
         replaced = self.believed(new, new_name)
         self.local_change(old, old_name)
         self.local_change(new, new_name)
+        if self._is_told_itself:
+            entry = Entry(node.key, node.is_dir) if node is not None else None
+            self.known.moved(Place(old.key, old_name), Place(new.key, new_name), entry)
         self.nodes.untell(old, old_name)
         self.nodes.untell(new, new_name)
         if node is not None:
@@ -293,7 +337,14 @@ class View:
         """The client has exchanged two names."""
         self.local_change(old, old_name)
         self.local_change(new, new_name)
+        if self._is_told_itself:
+            self.known.exchanged(Place(old.key, old_name), Place(new.key, new_name))
         self.nodes.exchange(old, old_name, new, new_name)
+
+    @property
+    def _is_told_itself(self) -> bool:
+        """Whether the watchers are told by the client's own kernel what it has done."""
+        return self.raises_own and self.known.is_used
 
     def unlinked(self, node: Node) -> None:
         """The client's kernel has counted one link less."""
@@ -342,6 +393,15 @@ class View:
         """
         return self._local.get((directory.id, name), -1) >= self.drain
 
+    def changed_places(self) -> list[Place]:
+        """The names that the client changed since the source's reading began."""
+        by_id = self.nodes.by_id
+        return [
+            Place(by_id[directory].key, name)
+            for (directory, name), made in self._local.items()
+            if made >= self.drain and directory in by_id
+        ]
+
     def begin_drain(self) -> None:
         """The source is about to be read until it is empty."""
         self.drain += 1
@@ -360,15 +420,19 @@ class View:
 
     def expect(self, replay: Replay) -> None:
         """A replay is on its way: its names are pending, its nodes are kept."""
+        self.belief.expect(replay)
         for directory, name in replay.names():
             at = (directory.id, name)
             self._strays.pop(at, None)
             self.pending.setdefault(at, []).append(replay)
+        for node in replay.moves():
+            self.moving.setdefault(node.id, []).append(replay)
         for node in replay.nodes():
             self.nodes.pin(node)
 
     def arrived(self, replay: Replay) -> None:
         """A replay is over, done or not."""
+        self.belief.arrived(replay)
         for directory, name in replay.names():
             at = (directory.id, name)
             replays = self.pending.get(at)
@@ -376,5 +440,10 @@ class View:
                 replays.remove(replay)
                 if not replays:
                     del self.pending[at]
+        for node in replay.moves():
+            moves = self.moving[node.id]
+            moves.remove(replay)
+            if not moves:
+                del self.moving[node.id]
         for node in replay.nodes():
             self.nodes.unpin(node)

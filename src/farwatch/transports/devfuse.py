@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FSTYPE = b"fuse.farwatch"
 _DEVICE = "/dev/fuse"
 _HEADERS = 4096
+_LONGEST_NAME = 255
+"""Bytes of a string that fsconfig(2) takes (fs/fsopen.c)."""
 _NOTHING_YET = frozenset((errno.EINTR, errno.EAGAIN, errno.ENOENT))
 """ENOENT: the request was interrupted before it could be read."""
 _GONE = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
@@ -32,26 +34,46 @@ _GONE = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
 class DevFuse:
     """A connection to the kernel.  Owns the descriptor of /dev/fuse."""
 
-    def __init__(self, max_write: int) -> None:
-        """Opens /dev/fuse.  Raises OSError."""
-        self._fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    def __init__(self, max_write: int, fd: int = -1) -> None:
+        """Opens /dev/fuse, or owns ``fd``, which is open on it.  Raises OSError."""
+        self._fd = fd if fd >= 0 else os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
         self._buffer = memoryview(bytearray(max_write + _HEADERS))
 
     def fileno(self) -> int:
         """The descriptor, which stays owned here."""
         return self._fd
 
-    def mount(self, source: bytes, target: bytes, flags: int) -> None:
-        """Mounts this connection at ``target``.  Raises OSError as mount(2) does.
+    def mount(
+        self, source: bytes, target: bytes, attributes: int = 0, *, synchronous: bool = False
+    ) -> int:
+        """Mounts this connection at ``target``; the mount's id.  Raises OSError as mount(2) does.
 
         Everybody may use it (``allow_other``), and the kernel checks permissions
-        (``default_permissions``).
+        (``default_permissions``).  ``attributes`` (MOUNT_ATTR_… bits) are those of the mount
+        alone: a file system that was read-only itself would refuse replays.  ``source`` is its
+        name in /proc/mounts, of which the kernel takes 255 bytes.
         """
-        options = b"fd=%d,rootmode=%o,user_id=0,group_id=0,allow_other,default_permissions" % (
-            self._fd,
-            S_IFDIR,
-        )
-        mounts.mount(source, target, FSTYPE, flags, options)
+        fstype, _, subtype = FSTYPE.partition(b".")
+        if len(source) > _LONGEST_NAME:
+            source = b"..." + source[3 - _LONGEST_NAME :]
+        options: dict[bytes, bytes | None] = {
+            b"source": source,
+            b"subtype": subtype,
+            b"fd": b"%d" % self._fd,
+            b"rootmode": b"%o" % S_IFDIR,
+            b"user_id": b"0",
+            b"group_id": b"0",
+            b"allow_other": None,
+            b"default_permissions": None,
+        }
+        if synchronous:
+            options[b"sync"] = None
+        mount = mounts.fsmount(fstype, options, attributes)
+        try:
+            mounts.move_mount(mount, target)
+            return mounts.statx_mount_id(mount)
+        finally:
+            os.close(mount)
 
     def serve(
         self,

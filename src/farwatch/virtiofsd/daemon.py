@@ -101,7 +101,9 @@ class Daemon:
             source = stack.enter_context(shared.watch())
             export = stack.enter_context(Export(shared.open()))
             modes = open_modes(export)
-            settings = _settings(self._options)
+            settings = _settings(self._options)._replace(
+                posix_acl=self._options.posix_acl and export.has_acls()
+            )
             session = Session(export, settings, export, modes.mode)
             server = stack.enter_context(
                 Server(
@@ -188,6 +190,10 @@ def _settings(options: Options) -> Settings:
     refused = Init(0)
     if not options.readdirplus:
         refused |= Init.DO_READDIRPLUS | Init.READDIRPLUS_AUTO
+    if not options.flock:
+        refused |= Init.FLOCK_LOCKS
+    if not options.posix_lock:
+        refused |= Init.POSIX_LOCKS
     return Settings(
         start.generation,
         start.hidden_name,

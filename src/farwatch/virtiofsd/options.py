@@ -40,8 +40,10 @@ class Options:
 
     ``socket_path``    the socket to make, or None where ``fd`` is given
     ``fd``             a listening socket that was inherited
+    ``flock``          whether the guest's flock(2) locks are taken here; ``posix_lock``: fcntl(2)'s
     ``fsnotify``       the dialects in which the guest may keep its own marks
     ``notifications``  whether a queue for them is offered
+    ``posix_acl``      whether the guest goes by access control lists
     ``is_confined``    whether it lives in a mount namespace of its own
     ``rlimit_nofile``  None: as large as the system lets it be; 0: as it is
     ``log_level``      as in ``logging``
@@ -57,7 +59,10 @@ class Options:
     caching: Caching = _CACHING["auto"]
     readdirplus: bool = True
     xattrs: bool = False
+    posix_acl: bool = False
     readonly: bool = False
+    flock: bool = False
+    posix_lock: bool = False
     fsnotify: frozenset[Dialect] = DIALECTS
     notifications: bool = False
     is_confined: bool = True
@@ -102,7 +107,10 @@ def read_options(separate: Mapping[str, str | bool], compat: Sequence[str] = ())
         # As both virtiofsds: attributes that may not be cached need not be listed.
         readdirplus=not values.get("no_readdirplus", mode in ("never", "none")),
         xattrs=bool(values.get("xattr")) or is_labelled,
+        posix_acl=values.get("posix_acl", "never") != "never",
         readonly=bool(values.get("readonly")),
+        flock=bool(values.get("flock")),
+        posix_lock=bool(values.get("posix_lock")),
         fsnotify=SPOKEN[_text(values, "fsnotify") or "posted"],
         notifications=bool(values.get("notifications")),
         is_confined=values.get("sandbox") != "none",

@@ -82,6 +82,18 @@ SPECS = (
         compat="timeout",
     ),
     Spec(("--readonly",), "The guest can change nothing."),
+    Spec(
+        ("--flock",),
+        "Locks of flock(2) are one with the host's. Without it they are the guest's own.",
+        compat="flock",
+    ),
+    Spec(
+        ("--posix-lock",),
+        "Locks of fcntl(2) are one with the host's. Without it they are the guest's own. Who"
+        " waits for one that another holds cannot be killed meanwhile: nothing in a guest"
+        " interrupts a request.",
+        compat="posix_lock",
+    ),
     Spec(("--xattr",), "Pass extended attributes.", compat="xattr"),
     Spec(
         ("--no-readdirplus",),
@@ -166,13 +178,11 @@ SPECS = (
     Spec(("--no-announce-submounts",), "submounts are never announced"),
     Spec(
         ("--posix-acl",),
-        "access control lists are not evaluated in the guest (it does turn on --xattr)",
-        _NOTHING,
+        "the guest goes by access control lists, where there are any; turns on --xattr",
         takes="MODE",
         choices=_MODES,
         bare="always",
         compat="posix_acl",
-        harmless=("never",),
     ),
     Spec(
         ("--security-label",),
@@ -208,8 +218,6 @@ SPECS = (
         compat="killpriv_v2",
     ),
     Spec(("--no-killpriv-v2",), "set-id bits are always taken away by the host", _NOTHING),
-    Spec(("--flock",), "locks are the guest's own", _NOTHING, compat="flock"),
-    Spec(("--posix-lock",), "locks are the guest's own", _NOTHING, compat="posix_lock"),
     Spec(("--norace",), "there is no fallback that could race", _NOTHING, compat="norace"),
     Spec(("--allow-root",), "root of the guest always has access", _NOTHING, compat="allow_root"),
     Spec(

@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from farwatch.abi.fsnotify import Dialect
+from farwatch.abi.fuse import Init
 from farwatch.session.settings import SPOKEN
 from tests.session.fsnotify.client import (
     BEGIN,
@@ -107,7 +108,11 @@ def test_the_flag_of_2022_counts_only_where_it_is_expected(
     client = Client(disk, options(fsnotify=SPOKEN[names]))
     answer = client.kernel.init(minor, FLAGS_6_18, flags2)
     assert dialect_of(client) is expected
-    assert bool(answer[10] & PARENTED) == (expected is Dialect.PARENTED)
+    # Of everybody else it is CREATE_SUPP_GROUP, which is agreed.
+    assert bool(answer[10] & PARENTED) == bool(flags2 & PARENTED)
+    assert client.kernel.session.agreed is not None
+    takes_groups = Init.CREATE_SUPP_GROUP in client.kernel.session.agreed.flags
+    assert takes_groups == bool(flags2 & PARENTED and expected is not Dialect.PARENTED)
 
 
 def test_51_is_tmpfile_for_everybody_else(disk: MemoryDisk) -> None:

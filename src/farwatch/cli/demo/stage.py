@@ -46,11 +46,11 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def farwatch_mount(source: Path, mountpoint: Path) -> Iterator[None]:
+def farwatch_mount(source: Path, mountpoint: Path, *options: str) -> Iterator[None]:
     """Run ``farwatch mount`` until the block ends.  Failure with its own words if it cannot."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "farwatch", "mount", source, mountpoint],
+            [sys.executable, "-m", "farwatch", "mount", *options, source, mountpoint],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from farwatch.events import READING
 from farwatch.export.nodes import Node, NodeTable
+from farwatch.session.known import Known
 
 _READING = int(READING)
 _MOST_GROUPS = 256
@@ -39,7 +40,11 @@ class Marks:
     ``most_in_limbo`` that the client has given up with the node.
     """
 
-    def __init__(self, nodes: NodeTable, most: int, most_in_limbo: int) -> None:
+    def __init__(
+        self, nodes: NodeTable, most: int, most_in_limbo: int, known: Known | None = None
+    ) -> None:
+        """``known`` hears what is watched."""
+        self._known = known if known is not None else Known()
         self._nodes = nodes
         self._most = most
         self._most_in_limbo = most_in_limbo
@@ -77,6 +82,7 @@ class Marks:
         if mark is None:
             mark = self.by_id[node.id] = Mark(node)
             self._nodes.pin(node)
+            self._known.watch_also(node.key, node.is_dir)
         self._limbo.pop(node.id, None)
         if group is None:
             self._set(mark, mask)
@@ -111,6 +117,7 @@ class Marks:
         if mark is None:
             return False
         self._limbo.pop(node.id, None)
+        self._known.unwatch(node.key)
         self._count(mark.mask, -1)
         if mark.groups:
             self._more_groups -= len(mark.groups) - 1

@@ -35,7 +35,7 @@ class Subscription:
         self._disk = disk
         self._view = view
         self._outbox = Outbox(dialect, settings.most_notices)
-        self._marks = Marks(view.nodes, settings.most_marks, settings.most_in_limbo)
+        self._marks = Marks(view.nodes, settings.most_marks, settings.most_in_limbo, view.known)
         self._telling = Telling(
             view,
             self._marks,
@@ -112,6 +112,10 @@ class Subscription:
     def deliver(self, changes: Sequence[Change]) -> None:
         """Tells a settled batch."""
         self._telling.tell(changes)
+
+    def lose(self) -> None:
+        """The source has lost something: what it had said of names is not known any more."""
+        self._telling.told.clear()
 
     def holds(self, place: Place) -> Holder:
         """What a name held before the batch that is being settled."""

@@ -49,7 +49,11 @@ class Told:
             self._set(change.new_place, change.node)
             self._set(change.place, change.other)
         elif kind is Kind.OVERFLOW:
-            self._holders.clear()
+            self.clear()
+
+    def clear(self) -> None:
+        """Nothing is known any more."""
+        self._holders.clear()
 
     def _free(self, place: Place | None) -> None:
         if place is not None:

@@ -81,6 +81,8 @@ class Contents:
             return
         for file in self._opens.of(change.node):
             if file.writes == writes:
+                if writes:
+                    self._ground.refresh(self._targets.find(change))
                 self._opens.close(change.node, file)
                 self._close_what_merging_hid(change, change.node)
                 return
@@ -89,6 +91,8 @@ class Contents:
             return
         if not writes and not self._is_watched(READING_KINDS[Kind.CLOSE_NOWRITE], target):
             return
+        if writes:
+            self._ground.refresh(target)
         self._opens.open_and_close(target, os.O_WRONLY if writes else os.O_RDONLY)
 
     def _close_what_merging_hid(self, change: Change, node: Key) -> None:

@@ -12,9 +12,10 @@ import os
 from stat import S_IFDIR, S_IFREG
 from typing import NamedTuple, Protocol
 
-from farwatch.abi.control import Op, Step, Times
+from farwatch.abi.control import AGAIN, Op, Step, Times
 from farwatch.events import Key, Place
 from farwatch.export.nodes import Node
+from farwatch.session.inodes import differs
 from farwatch.session.interest import Interest
 from farwatch.session.planning.batch import Batch
 from farwatch.session.replay import AT, TO, Replay, Where
@@ -29,6 +30,9 @@ class Disk(Protocol):
 
     def place_of(self, node: Key) -> Place | None:
         """Where a directory is, by the disk."""
+
+    def node_at(self, directory: Key, name: bytes) -> Key | None:
+        """What a name holds; None if nothing."""
 
     def inside(self, node: Key) -> bool:
         """Whether a directory is in the export."""
@@ -65,7 +69,20 @@ class Ground:
     # The plan so far -------------------------------------------------------------
 
     def add(self, replay: Replay) -> None:
-        """One replay more: from now on it is expected."""
+        """One replay more: from now on it is expected.
+
+        A name that the client takes for absent is made to be asked for before.
+        """
+        for where in replay.names():
+            if (
+                self._view.belief.took_for_absent(*where)
+                and where == replay.at
+                and replay.uses_name
+            ):
+                self._expect(_asked_again(where, replay.node))
+        self._expect(replay)
+
+    def _expect(self, replay: Replay) -> None:
         for node, count in replay.links_gained():
             node.unlinks += count
         self._view.expect(replay)
@@ -80,6 +97,27 @@ class Ground:
         """A number that no descriptor of the agent's has had."""
         self._next_token += 1
         return self._next_token
+
+    def refresh(self, target: Target | None) -> None:
+        """A file is closed that may have changed without an event: by a mapping, for one.
+
+        If it is not what the client was told, and nothing on its way tells it, it is made to
+        look again before it hears of the close.
+        """
+        if target is None or not self._view.belief.is_coherent:
+            return
+        node, where, _ = target
+        try:
+            if not differs(node.attr, self.disk.getattr(node.key)):
+                return
+        except OSError:
+            return
+        if where is None or self.is_hidden(where):
+            self._view.belief.doubts.node(node)
+            return
+        pending = self._view.pending.get((where[0].id, where[1]), ())
+        if not any(replay.op == Op.TOUCH and not replay.done for replay in pending):
+            self.add(_asked_again(where, node))
 
     # Hidden names ----------------------------------------------------------------
 
@@ -125,6 +163,18 @@ class Ground:
             pass
         return self.nodes.obtain(key, mode)
 
+    def is_there(self, place: Place, node: Node) -> bool:
+        """Whether a name that an event says may be told for good.
+
+        Whoever opens a file and removes it is still said to have it open under that name.
+        """
+        if not self._view.belief.is_coherent:
+            return True
+        try:
+            return self.disk.node_at(place.directory, place.name) == node.key
+        except OSError:
+            return False
+
     def is_outdated(self, place: Place) -> bool:
         """Whether the client itself has changed the name since."""
         if place in self.batch.own:
@@ -157,6 +207,11 @@ class Ground:
         if to is not None and other is not None and self.is_trusted(to, other):
             trusted |= TO
         return trusted
+
+
+def _asked_again(where: Where, node: Node) -> Replay:
+    """The client's kernel asks for a name, whatever it has cached."""
+    return Replay(Step(Op.LOOK, where[0].id, where[1], argument=AGAIN), node, at=where)
 
 
 def touch_step(target: Target, times: Times) -> Replay:

@@ -89,6 +89,13 @@ class Lifetimes:
             self._ground.add(Replay(Step(Op.UNPIN, token=pinned[0]), node))
             self._ground.nodes.unpin(node)
 
+    def unpin_everything(self) -> None:
+        """Nothing is to be pinned any more."""
+        for token, node in self._pins.values():
+            self._ground.add(Replay(Step(Op.UNPIN, token=token), node))
+            self._ground.nodes.unpin(node)
+        self._pins.clear()
+
     def agent_left(self) -> None:
         """Nothing is pinned any more: the agent's descriptors are closed."""
         for _, node in self._pins.values():

@@ -65,6 +65,11 @@ class Opens:
         for file in self._kept.pop(key, ()):
             self._close_file(key, file)
 
+    def close_everything(self) -> None:
+        """All of all nodes are closed."""
+        for key in list(self._kept):
+            self.close_all(key)
+
     def forget(self) -> None:
         """None is kept any more: the agent has closed them itself, or is gone."""
         self._kept.clear()

@@ -111,6 +111,12 @@ class Planner:
         """Descriptors kept for an OPEN are closed by the agent itself (RELEASE)."""
         self._opens.forget()
 
+    def let_go(self) -> list[Replay]:
+        """The agent's descriptors are to be closed: what they were for was dropped."""
+        self._opens.close_everything()
+        self._lifetimes.unpin_everything()
+        return self._ground.take()
+
     def agent_left(self) -> None:
         """Nothing is kept or pinned any more: its descriptors are closed."""
         self._opens.forget()

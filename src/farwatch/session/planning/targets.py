@@ -39,7 +39,9 @@ class Targets:
             if held is None or held.key == key:
                 node = ground.obtain(key, change.is_dir)
                 # What is open under a name that it has left is still said to be there.
-                if not ground.nodes.has_left(directory, place.name, node):
+                if not ground.nodes.has_left(directory, place.name, node) and (
+                    held is node or ground.is_there(place, node)
+                ):
                     ground.nodes.tell(directory, place.name, node)
                 return Target(node, (directory, place.name))
         if known is None or known.dead:

@@ -1,4 +1,4 @@
-"""The scanning thread leaves the CPU of the replays, and no other."""
+"""A thread that is to hold up no other leaves the CPU that its process is bound to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from farwatch.agent.watching import _leave_the_cpu
+from farwatch.linux.cpus import leave_the_cpu
 
 
 def left(bound: Iterable[int]) -> set[int]:
@@ -17,7 +17,7 @@ def left(bound: Iterable[int]) -> set[int]:
 
     def run() -> None:
         os.sched_setaffinity(0, bound)
-        _leave_the_cpu()
+        leave_the_cpu()
         found.append(os.sched_getaffinity(0))
 
     thread = threading.Thread(target=run)

@@ -1,0 +1,74 @@
+"""Where the client's kernel has a directory at this moment, for an agent that opens by path.
+
+What is told moves when a replay is *planned*: between that and the replay itself the kernel
+still has the directory where it was before.  The first step on its way that moves or removes
+a directory says where that is; without one it is where it was told to be.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from farwatch.abi.control import HIDDEN_ID, Op
+from farwatch.export.nodes import ROOT_ID, Node
+from farwatch.session.replay import Replay, Where
+from farwatch.session.request import fail
+from farwatch.session.view import View
+
+_LONGEST = 3800
+"""Bytes of a path that is told at once: less than PATH_MAX (limits.h)."""
+_DEEPEST = 1 << 16
+
+
+def path_of(view: View, node: Node) -> tuple[int, bytes]:
+    """The node id of a directory above, and the path from there to ``node``.
+
+    Not from the root if that would be too long: then where the directory above is has to be
+    asked as well.  A directory that has no place has one in the hidden directory.  Raises
+    OSError ESTALE for one that is in a circle, which no file system can have for long.
+    """
+    if node.id in (ROOT_ID, HIDDEN_ID):
+        return node.id, b"."
+    names: list[bytes] = []
+    room = _LONGEST
+    above = node
+    for _ in range(_DEEPEST):
+        directory, name = _place(view, above)
+        room -= len(name) + 1
+        if room < 0:
+            break
+        names.append(name)
+        above = directory
+        if above.id in (ROOT_ID, HIDDEN_ID):
+            break
+    else:
+        raise fail(errno.ESTALE)
+    return above.id, b"/".join(reversed(names))
+
+
+def held(view: View, directory: int, name: bytes) -> tuple[bool, Node | None]:
+    """What the client's kernel holds under a name of which a replay is on its way.
+
+    False if none is.
+    """
+    for replay in view.pending.get((directory, name), ()):
+        if not (replay.done or replay.cancelled):
+            return True, _before(replay, directory, name)
+    return False, None
+
+
+def _before(replay: Replay, directory: int, name: bytes) -> Node | None:
+    at = replay.at
+    if at is not None and at[0].id == directory and at[1] == name:
+        return None if replay.op in (Op.MKNOD, Op.MKDIR, Op.SYMLINK) else replay.node
+    return replay.other if replay.op == Op.RENAME else None
+
+
+def _place(view: View, node: Node) -> Where:
+    for replay in view.moving.get(node.id, ()):
+        if replay.done or replay.cancelled:
+            continue
+        where = replay.at if replay.node is node else replay.to
+        if where is not None:
+            return where
+    return node.names[0] if node.names else (view.hidden, b"n%d" % node.id)
