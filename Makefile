@@ -4,7 +4,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The tests that run in a quarter of an hour; a single test is limited by pyproject.toml.
+# `test` takes less than a quarter of an hour, and is ended after half an hour; a single test is
+# limited by pyproject.toml.
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
@@ -41,7 +42,7 @@ format: .venv ## let ruff sort imports and format
 	@$(BIN)/ruff format .
 
 test: .venv system-packages ## everything but the long tests (root; else what needs no root)
-	@$(PYTEST) -m "not long" --session-timeout=900 $(PYTEST_ARGS) </dev/null
+	@$(PYTEST) -m "not long" --session-timeout=1800 $(PYTEST_ARGS) </dev/null
 
 test-fast: .venv ## what needs no privileges
 	@$(PYTEST) -m "not long and not root and not guest" $(PYTEST_ARGS) </dev/null

@@ -50,6 +50,7 @@ def test_a_watcher_that_is_told_to_end_hands_on_what_it_has(tmp_path: Path) -> N
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_every_part_runs_and_is_written_down(tmp_path: Path) -> None:
     if not C_VIRTIOFSD.exists() and os.environ.get("CI") != "true":
         pytest.skip(f"no {C_VIRTIOFSD} (Debian: qemu-system-common)")

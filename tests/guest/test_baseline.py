@@ -36,7 +36,7 @@ HEARD = (
 )
 
 
-@pytest.mark.parametrize("series", ["6.12", "6.1"])
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.long)])
 def test_the_hosts_changes_are_seen_but_not_heard_of(
     series: str, images: Images, native: NativeStage
 ) -> None:

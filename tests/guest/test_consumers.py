@@ -133,7 +133,7 @@ def until_file(lines: Lines, actor: Actor, name: str) -> Iterator[str]:
         yield line
 
 
-@pytest.mark.parametrize("series", ["6.12", "6.1"])
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.long)])
 def test_inotifywait(series: str, native: NativeStage, guests: Guests) -> None:
     program, ready = ["sh", "-c", 'exec "$@" 2>&1', "sh", *INOTIFYWAIT], "Watches established"
     stage = guests.stage(series)
@@ -142,7 +142,7 @@ def test_inotifywait(series: str, native: NativeStage, guests: Guests) -> None:
     assert told(stage, program, ready) == expected
 
 
-@pytest.mark.parametrize("series", ["6.12", "6.1"])
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.long)])
 def test_a_program_with_raw_inotify(series: str, native: NativeStage, guests: Guests) -> None:
     """It asks for all kinds, reading ones, too."""
     stage = guests.stage(series, reading=True)

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.root, pytest.mark.guest]
 
 KILLED_SECONDS = 10.0
 """A parked request is answered after a second."""
-FEW, MANY = 2, 25
+FEW, MANY = 1, 25
 FEW_STARTS, MANY_STARTS = 1, 8
 
 

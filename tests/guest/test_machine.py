@@ -106,7 +106,7 @@ def test_stopped_it_does_nothing_until_it_goes_on(machine: Machine) -> None:
         assert program.wait().stdout == b"late\n"
 
 
-@pytest.mark.parametrize("series", ["6.12", "6.1"])
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.long)])
 def test_a_share_is_the_directory_of_the_host(
     series: str, images: Images, export: Path, shared: Daemon
 ) -> None:
