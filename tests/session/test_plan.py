@@ -279,7 +279,11 @@ ROWS: dict[str, Row] = {
     ),
     "exchanged with where nobody looks": Row(
         "d/ f d/g", "f", lambda w: w.exchange("f", "d/g"),
-        ["RENAME f -> ~f", "RENAME ~d/g -> f"],
+        ["RENAME f -> ~d/g flags=2"],
+    ),
+    "exchanged from where nobody looks": Row(
+        "d/ f d/g", "f", lambda w: w.exchange("d/g", "f"),
+        ["RENAME ~d/g -> f flags=2"],
     ),
     # Changed
     "written": Row("f", "f", lambda w: w.change(Kind.MODIFY, "f"), ["TOUCH f MODIFY"]),

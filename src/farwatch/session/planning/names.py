@@ -7,7 +7,7 @@ What becomes of it where a name is not told, because nobody looks there or it is
     RENAME, not the old name    MOVED_TO alone: out of the hidden directory
     RENAME, not the new name    MOVED_FROM alone: into the hidden directory
     RENAME, neither             MOVE_SELF alone: from hidden name to hidden name
-    EXCHANGE, not both          two renames
+    EXCHANGE, one of them       one with a name in the hidden directory
 """
 
 from __future__ import annotations
@@ -99,12 +99,15 @@ class Names:
     def exchange(self, change: Change) -> None:
         """Two names have each become the other."""
         at, to = self._ground.where(change.place), self._ground.where(change.new_place)
-        if at is None or to is None:
+        if at is None and to is None:
             self.rename(change._replace(kind=Kind.RENAME))
             self.rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
             return
         node = self._ground.obtain(change.node, change.is_dir)
         other = self._ground.obtain(change.other, False)
+        if at is None or to is None:
+            self._exchange_unseen(node, at, to, other)
+            return
         for directory, where in ((node, at), (other, to)):
             if directory.is_dir:
                 self._look_along(where, directory)
@@ -121,6 +124,28 @@ class Names:
             self._nodes.untell(*where)
         self._nodes.tell(*to, node)
         self._nodes.tell(*at, other)
+
+    def _exchange_unseen(self, node: Node, at: Where | None, to: Where | None, other: Node) -> None:
+        """With a name where nobody looks: one in the hidden directory stands for it.
+
+        Two renames would have the one that comes in replace the one that goes out.
+        """
+        here, leaving, coming = (at, node, other) if at is not None else (to, other, node)
+        assert here is not None
+        there = self._ground.hidden_name(coming)
+        if leaving.is_dir:
+            self._look_along(here, leaving)
+        if coming.is_dir:
+            self._look(there, coming)
+        old, new = (here, there) if at is not None else (there, here)
+        trusted = self._ground.trust(old, node, new, other)
+        if not trusted & (AT if at is not None else TO):
+            self._look(here, leaving, AGAIN)
+        step = Step(Op.RENAME, old[0].id, old[1], new[0].id, new[1], argument=RENAME_EXCHANGE)
+        self._ground.add(Replay(step, node, at=old, to=new, other=other, trusted=trusted))
+        self._nodes.untell(*here)
+        self._nodes.leave(*here, leaving)
+        self._nodes.tell(*here, coming)
 
     def half_out(self, at: Where, node: Node) -> None:
         """MOVED_FROM alone: into the hidden directory."""
