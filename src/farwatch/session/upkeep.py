@@ -28,6 +28,9 @@ from farwatch.session.session import Session
 
 _STALE_SECONDS = 0.05
 """How long stamps may be stale: what is written time and again is looked at once."""
+_CALM_SECONDS = 0.5
+"""The same, and how long a directory must have been watched, for who keeps marks: its end is
+told when nobody has it open, and whoever looks at it puts that off."""
 _MANY_STALE = 256
 _SLICE_SECONDS = 0.002
 _SLICE = 64
@@ -114,9 +117,15 @@ class Upkeep:
         if session.delivery.has_gap:
             return None
         known = session.view.known
+        calm = _STALE_SECONDS
+        if session.subscription is not None:
+            calm = _CALM_SECONDS
+            if known.is_wanting and not known.stale:
+                self._stale_since = self._stale_since or time.monotonic()
+                return self._stale_since + calm
         if known.is_wanting or known.stale > _MANY_STALE:
             return 0.0
-        return self._stale_since + _STALE_SECONDS if known.stale else None
+        return self._stale_since + calm if known.stale else None
 
     def step(self) -> None:
         """One slice of what is due."""
