@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -19,9 +18,6 @@ from farwatch.session.writers import Following, Writers
 from farwatch.sources.openings import Openings
 
 log = logging.getLogger(__name__)
-
-_SWITCH_SECONDS = 0.0002
-"""About what a request takes (sys.setswitchinterval)."""
 
 _FSID = 8
 
@@ -56,8 +52,6 @@ def following_writers(export: Export, session: Session, mount_fd: int) -> Iterat
         closing(Following(openings, found, processes, written_by)) as following,
     ):
         session.on_written = following.leave
-        # By default it would keep Python's lock for 5 ms while it parses, and hold up events.
-        sys.setswitchinterval(_SWITCH_SECONDS)
         thread = threading.Thread(target=_run_aside, args=(following,), name="writers", daemon=True)
         thread.start()
         try:
