@@ -294,6 +294,30 @@ def rename(kernel: Kernel, agent: Agent) -> Batch:
     return batch
 
 
+def test_an_exchange_with_where_nobody_looks_goes_in_two_halves(
+    kernel: Kernel, agent: Agent
+) -> None:
+    """If the kernel will not do it: what goes out goes first."""
+    disk = kernel.disk
+    one = disk.do_file("one")
+    disk.do_mkdir("d")
+    other = disk.do_file("d/other")
+    kernel.lookup("one")
+    change = Change(
+        Kind.EXCHANGE, disk.place("d/other"), other.key, new_place=disk.place("one"), other=one.key
+    )
+    kernel.deliver(change)
+    batch = agent.wait()
+    assert batch is not None
+    index = next(i for i, step in enumerate(batch.steps) if step.new_name == b"one")
+    failures = [(index, errno.ESTALE)]
+    again = agent.wait(batch.number, failures)
+    assert again is not None
+    renames = [(step.name, step.new_name) for step in again.steps if step.new_name]
+    assert [b"one" in names for names in renames] == [True, True], renames
+    assert renames[0][0] == renames[1][1] == b"one"
+
+
 @pytest.mark.parametrize("error", [errno.ELOOP, errno.ESTALE, errno.EXDEV, errno.EBUSY])
 def test_a_rename_that_failed_goes_in_two_halves(kernel: Kernel, agent: Agent, error: int) -> None:
     batch = rename(kernel, agent)

@@ -97,15 +97,15 @@ class Planner:
             # The client has seen its last link go before this one came.
             self._names.make(replay.node, to)
             return self._ground.take()
-        if at is not None and to is not None and replay.exchanges and error in _HALVED:
-            # With a name where nobody looks: what leaves the other one, and what comes there.
-            if is_hidden(at) and replay.other is not None:
-                self._names.half_out(to, replay.other)
-                self._names.half_in(replay.node, to, None)
-                return self._ground.take()
-            if is_hidden(to) and replay.other is not None:
-                self._names.half_out(at, replay.node)
-                self._names.half_in(replay.other, at, None)
+        other = replay.other if replay.exchanges else None
+        if other is not None and at is not None and to is not None and error in _HALVED:
+            # With a name where nobody looks: what leaves the other one, then what comes there.
+            here, leaving, coming = (
+                (to, other, replay.node) if is_hidden(at) else (at, replay.node, other)
+            )
+            if is_hidden(at) or is_hidden(to):
+                self._names.half_out(here, leaving)
+                self._names.half_in(coming, here, None)
                 return self._ground.take()
         if at is None or is_hidden(at) or (to is not None and is_hidden(to)):
             return []
