@@ -7,6 +7,7 @@ What becomes of it where a name is not told, because nobody looks there or it is
     RENAME, not the old name    MOVED_TO alone: out of the hidden directory
     RENAME, not the new name    MOVED_FROM alone: into the hidden directory
     RENAME, neither             MOVE_SELF alone: from hidden name to hidden name
+    what a RENAME replaces      where nobody looks: one link less, as by DELETE
     EXCHANGE, one of them       one with a name in the hidden directory
 """
 
@@ -84,17 +85,27 @@ class Names:
         """A name has become another."""
         at = self._ground.where(change.place)
         to = self._ground.where(change.new_place)
-        if at is None and to is None and self._interest.live(change.node) is None:
+        if to is None:
+            self._rename_out(change, at)
             return
         node = self._ground.obtain(change.node, change.is_dir)
-        if at is not None and to is not None:
+        if at is not None:
             self._whole_rename(node, at, to, self._replaced(change, to))
-        elif at is not None:
-            self.half_out(at, node)
-        elif to is not None:
-            self.half_in(node, to, self._replaced(change, to))
         else:
+            self.half_in(node, to, self._replaced(change, to))
+
+    def _rename_out(self, change: Change, at: Where | None) -> None:
+        """To a name that is not told; what that held has one link less."""
+        replaced = self._interest.live(change.other)
+        if change.new_place is not None and self._ground.is_outdated(change.new_place):
+            # By then the client held there what it has replaced itself, and counted.
+            replaced = None
+        if at is not None:
+            self.half_out(at, self._ground.obtain(change.node, change.is_dir))
+        elif (node := self._interest.live(change.node)) is not None:
             self._move_unseen(node)
+        if replaced is not None and replaced.key != change.node:
+            self._lifetimes.remove_nameless(replaced)
 
     def exchange(self, change: Change) -> None:
         """Two names have each become the other."""
