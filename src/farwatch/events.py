@@ -37,6 +37,8 @@ class Mask(IntFlag):
     DELETE = 0x00000200
     DELETE_SELF = 0x00000400
     MOVE_SELF = 0x00000800
+    OPEN_EXEC = 0x00001000
+    """Beside OPEN: to run the file as a program.  ``FAN_OPEN_EXEC``, Linux 5.0."""
     UNMOUNT = 0x00002000
     Q_OVERFLOW = 0x00004000
     IGNORED = 0x00008000

@@ -68,6 +68,17 @@ def test_reading_is_reported_while_it_is_wanted(tree: Path, source: FanotifySour
     assert source.read() == []
 
 
+def test_a_program_that_is_run_is_told_apart(tree: Path, source: FanotifySource) -> None:
+    shutil.copy("/bin/true", tree / "program")
+    source.want(Mask.OPEN)
+    source.read()
+    subprocess.run([tree / "program"], check=True)
+    assert kinds(source)[0] == (b"program", Mask.OPEN | Mask.OPEN_EXEC)
+    source.want(0)
+    subprocess.run([tree / "program"], check=True)
+    assert source.read() == []
+
+
 def test_the_base_stays_when_reading_is_dropped(tree: Path, source: FanotifySource) -> None:
     source.want(READING)
     source.want(0)

@@ -1,22 +1,27 @@
 """How files are opened on the source's side, which its OPEN events do not say.
 
 The close says it, if it is read with the open.  If not, whoever has opened the file is
-asked, who has it open still; and if it has not, then the close is in the queue by now.
+asked, who has it open still; and if it has not, then the close is in the queue by now, or
+it is still about to get its descriptor.  Who runs a program never gets one: but that is said.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
 from farwatch.events import Key, Mask, Record
 
 _OPEN = int(Mask.OPEN)
+_OPEN_EXEC = int(Mask.OPEN_EXEC)
 _CLOSE = int(Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
 _ISDIR = int(Mask.ISDIR)
-_PAUSES_SECONDS = (1e-4, 3e-4, 9e-4)
+_PAUSES_SECONDS = (1e-4, 3e-4, 9e-4, 2.7e-3, 8.1e-3)
 """Linux 6.10 and later tell of an open before they truncate the file (O_TRUNC), and only
 then does the opener have its descriptor; on a busy machine that takes a while."""
+_MOST_SEARCHES = 3
+"""Pauses after which everybody was asked often enough: that takes long."""
 
 
 class OpenModes:
@@ -32,6 +37,7 @@ class OpenModes:
         """
         self._ask = ask
         self._knows_nobody = knows_nobody
+        self._pauses = _PAUSES_SECONDS[:_MOST_SEARCHES] if knows_nobody else _PAUSES_SECONDS
         self._modes: dict[tuple[int, Key], int] = {}
 
     def mode(self, thread: int, node: Key) -> int | None:
@@ -45,7 +51,7 @@ class OpenModes:
     def learn(self, records: list[Record], read: Callable[[], list[Record]]) -> list[Record]:
         """The records, and what had to be read further to know how files were opened."""
         self._modes.clear()
-        for pause in _PAUSES_SECONDS:
+        for pause in self._pauses:
             if not self._are_missing(records):
                 break
             more = read()
@@ -64,6 +70,9 @@ class OpenModes:
         for record in opens:
             node, key = record.node, (record.thread, record.node)
             if node is None or node in closed or key in self._modes:
+                continue
+            if record.mask & _OPEN_EXEC:
+                self._modes[record.thread, node] = os.O_RDONLY
                 continue
             # A thread of another pid namespace has no name here, and cannot be asked.
             if not record.thread and not self._knows_nobody:

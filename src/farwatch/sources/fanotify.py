@@ -48,7 +48,14 @@ GROUP_FLAGS = (
     | fan.FAN_CLOEXEC
 )
 
-SILENCED = fan.FAN_OPEN | fan.FAN_ACCESS | fan.FAN_MODIFY | fan.FAN_CLOSE | fan.FAN_ONDIR
+SILENCED = (
+    fan.FAN_OPEN
+    | fan.FAN_OPEN_EXEC
+    | fan.FAN_ACCESS
+    | fan.FAN_MODIFY
+    | fan.FAN_CLOSE
+    | fan.FAN_ONDIR
+)
 """The kinds that the kernel reports with a mount, and so can ignore for one."""
 
 _READ_SIZE = 1 << 16
@@ -137,7 +144,7 @@ class FanotifySource:
                 os.close(whole)
                 return
             try:
-                _mark(self._group, fan.FAN_MARK_ADD, BASE | self._wanted, whole)
+                _mark(self._group, fan.FAN_MARK_ADD, BASE | _asked(self._wanted), whole)
             except OSError as error:
                 os.close(whole)
                 raise _explained(error, _NO_MARK) from error
@@ -153,7 +160,7 @@ class FanotifySource:
             if whole is None:
                 return
             try:
-                _mark(self._group, fan.FAN_MARK_REMOVE, BASE | int(READING), whole)
+                _mark(self._group, fan.FAN_MARK_REMOVE, BASE | _asked(int(READING)), whole)
             except FileNotFoundError:
                 pass  # It was unmounted everywhere, and its mark went with it.
             finally:
@@ -175,9 +182,9 @@ class FanotifySource:
             added, dropped = new & ~self._wanted, self._wanted & ~new
             for whole in self._wholes.values():
                 if added:
-                    _mark(self._group, fan.FAN_MARK_ADD, added, whole)
+                    _mark(self._group, fan.FAN_MARK_ADD, _asked(added), whole)
                 if dropped:
-                    _mark(self._group, fan.FAN_MARK_REMOVE, dropped, whole)
+                    _mark(self._group, fan.FAN_MARK_REMOVE, _asked(dropped), whole)
             self._wanted = new
 
     def silence(self, mount_fd: int) -> None:
@@ -279,6 +286,11 @@ class FanotifySource:
 
 def _mark(group: fan.Group, action: int, mask: int, fd: int) -> None:
     group.mark(action | fan.FAN_MARK_FILESYSTEM, mask, AT_FDCWD, _link(fd))
+
+
+def _asked(reading: int) -> int:
+    """What to ask for: who runs a program is never seen to have it open (openmodes.py)."""
+    return reading | fan.FAN_OPEN_EXEC if reading & fan.FAN_OPEN else reading
 
 
 def _link(fd: int) -> bytes:
