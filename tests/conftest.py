@@ -26,8 +26,12 @@ settings.load_profile("farwatch")
 
 
 def pytest_configure() -> None:
-    """The modes of new files are part of what is compared; who is ended tidies up."""
+    """The modes of new files are part of what is compared; who is ended tidies up.
+
+    What is started here is to be ended by signals as anywhere, also below nohup(1).
+    """
     os.umask(0o022)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
