@@ -112,7 +112,7 @@ def test_in_the_order_in_which_they_came() -> None:
 def test_interrupted_and_failed() -> None:
     waiting = Waiting()
     one, two = Gate(Blocked.BY_OTHERS), Gate(Blocked.BY_A_CLIENT)
-    assert waiting.answer(1, one.attempt, errno.ENOLCK) is None
+    assert waiting.answer(1, one.attempt, lambda: errno.ENOLCK) is None
     assert waiting.answer(2, two.attempt) is None
     waiting.interrupt(3)
     assert not waiting.may_have_answer or waiting.due is not None

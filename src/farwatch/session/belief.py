@@ -50,6 +50,8 @@ class Belief:
         """Whether a file may change without any event: somebody has it open for writing."""
         self.unheard: set[bytes] = set()
         """First bytes of the keys of nodes of which nothing is heard: none is believed for long."""
+        self.is_kept_right = False
+        """Whether an agent keeps what is cached right, and gets on."""
         self._has_agent = self._is_late = self._is_looked_at = False
         self._expected: dict[Replay, int] = {}
         """Replays on their way, in order, each with how often it has been doubted."""
@@ -67,7 +69,7 @@ class Belief:
 
     def _choose_seconds(self) -> None:
         caching = self._caching
-        is_kept_right = self._has_agent and not self._is_late
+        self.is_kept_right = is_kept_right = self._has_agent and not self._is_late
         self.seconds = caching.replayed if is_kept_right else caching.seconds
         """For how long a name is believed, where changes are heard."""
         self._file_seconds = min(self.seconds, FILE_SECONDS)
@@ -162,6 +164,15 @@ class Belief:
         if self.is_coherent and not self._is_looked_at:
             self._is_looked_at = True
             self._wake()
+
+    @property
+    def last_expected(self) -> Replay | None:
+        """The last of the replays that are on their way."""
+        return next(reversed(self._expected), None)
+
+    def is_expected(self, replay: Replay | None) -> bool:
+        """Whether a replay is on its way still."""
+        return replay in self._expected
 
     def arrived(self, replay: Replay) -> None:
         """A replay is over, done or not."""

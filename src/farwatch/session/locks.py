@@ -3,7 +3,8 @@
 So they are one with the locks of everybody else who uses the exported files, and the kernel
 there decides.
 
-    wanted --tried--> held                  told at once
+    wanted --tried--> held                  told as soon as the client has been told what
+               |                            was done before (catchingup.py)
                |
                +----> blocked: SETLK is refused (EAGAIN), SETLKW waits (waiting.py), unless
                       its owner would wait for itself (EDEADLK)
@@ -24,11 +25,12 @@ from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.export import locks
 from farwatch.export.nodes import Node
+from farwatch.session.catchingup import CatchingUp
 from farwatch.session.files import NO_FILE, OpenFile, OpenFiles
 from farwatch.session.owners import Owners, Wanted
 from farwatch.session.ranges import Range
 from farwatch.session.request import Handler, Payload, Request, fail
-from farwatch.session.waiting import Blocked, Waiting
+from farwatch.session.waiting import Attempt, Blocked, Waiting
 
 _KINDS = frozenset((F_RDLCK, F_WRLCK, F_UNLCK))
 _DONE = b""
@@ -38,7 +40,13 @@ class Locks:
     """The locks of one client.  Called with the view's lock held; no call waits."""
 
     def __init__(
-        self, files: OpenFiles, waiting: Waiting, *, knows_pids: bool, has_signals: bool
+        self,
+        files: OpenFiles,
+        waiting: Waiting,
+        catching_up: CatchingUp,
+        *,
+        knows_pids: bool,
+        has_signals: bool,
     ) -> None:
         """``knows_pids``: the client's processes are this host's.
 
@@ -48,6 +56,7 @@ class Locks:
         """
         self._files = files
         self._waiting = waiting
+        self._catching_up = catching_up
         self._knows_pids = knows_pids
         self._interrupted = errno.EINTR if has_signals else errno.ENOLCK
         self._owners = Owners()
@@ -86,17 +95,22 @@ class Locks:
         pid = max(found.pid, 0) if self._knows_pids else 0
         return fuse.LK_OUT.pack(found.start, found.end, found.kind, pid)
 
-    def setlk(self, request: Request) -> Payload:
+    def setlk(self, request: Request) -> Payload | None:
         """SETLK: lock or unlock, now or never."""
-        outcome = self._attempt(*_wanted(request))
+        wanted, is_flock = _wanted(request)
+        outcome = self._attempt(wanted, is_flock)
         if isinstance(outcome, Blocked):
             raise fail(errno.EAGAIN)
-        return outcome
+        if wanted.range.kind == F_UNLCK or not self._catching_up.is_due:
+            return outcome
+        return self._grant(request.unique, lambda: outcome)
 
     def setlkw(self, request: Request) -> Payload | None:
         """SETLKW: the same, but wait for it."""
         unique = request.unique
         wanted, is_flock = _wanted(request)
+        if wanted.range.kind == F_UNLCK:
+            return self.setlk(request)
 
         def attempt() -> Payload | Blocked:
             self._blocked.pop(unique, None)
@@ -105,7 +119,11 @@ class Locks:
                 self._wait_for(unique, wanted)
             return outcome
 
-        return self._waiting.answer(unique, attempt, self._interrupted)
+        return self._grant(unique, attempt)
+
+    def _grant(self, unique: int, attempt: Attempt) -> Payload | None:
+        granting = self._catching_up.after(attempt, self._interrupted)
+        return self._waiting.answer(unique, granting, granting.interrupted)
 
     def needs_flush(self, node: Node) -> bool:
         """Whether a close(2) of a file that is opened for reading only may end locks.

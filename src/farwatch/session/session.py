@@ -37,6 +37,7 @@ from farwatch.session.agents import Held, KnownThreads
 from farwatch.session.answers import Answers
 from farwatch.session.attributes import Attributes
 from farwatch.session.callers import Callers
+from farwatch.session.catchingup import CatchingUp
 from farwatch.session.channel import Channel, answered
 from farwatch.session.content import Content
 from farwatch.session.delivery import Delivery
@@ -223,6 +224,7 @@ class Session:
         self._locks = Locks(
             self._files,
             self.waiting,
+            CatchingUp(view, self._is_behind),
             knows_pids=settings.knows_pids,
             has_signals=settings.longest_wait is None,
         )

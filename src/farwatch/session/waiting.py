@@ -43,7 +43,7 @@ Attempt = Callable[[], Payload | Blocked]
 class _Parked:
     __slots__ = ("attempt", "due", "interrupted", "pause")
 
-    def __init__(self, attempt: Attempt, interrupted: int) -> None:
+    def __init__(self, attempt: Attempt, interrupted: Callable[[], int]) -> None:
         self.attempt = attempt
         self.interrupted = interrupted
         self.pause = _SHORTEST
@@ -80,11 +80,15 @@ class Waiting:
         return due is not None and time.monotonic() >= due
 
     def answer(
-        self, unique: int, attempt: Attempt, interrupted: int = errno.EINTR
+        self,
+        unique: int,
+        attempt: Attempt,
+        interrupted: Callable[[], int] = lambda: errno.EINTR,
     ) -> Payload | None:
         """Does a request, or parks it: then ``next_answer`` has the reply one day.
 
-        ``interrupted`` is its errno if it is interrupted.  Raises OSError as ``attempt``.
+        ``interrupted`` gives its errno if it is interrupted, 0 if that is not to be told.
+        Raises OSError as ``attempt``.
         """
         outcome = attempt()
         if not isinstance(outcome, Blocked):
@@ -103,7 +107,7 @@ class Waiting:
         """A signal is to end a request."""
         parked = self._parked.pop(unique, None)
         if parked is not None:
-            self._late.append(failed(unique, parked.interrupted))
+            self._late.append(failed(unique, parked.interrupted()))
             self._plan()
 
     def next_answer(self) -> Reply | None:
