@@ -6,7 +6,7 @@ they are replayed the client's kernel believes what was so before.
 
     locked --what had happened is read--> planned --its last replay is over--> granted
        \                                                                     /
-        `--LATE_SECONDS: what is on its way is doubted by then (belief.py)--'
+        `------------------ after LATE_SECONDS, in any case ----------------'
 
 Called with the view's lock held.
 """
@@ -37,7 +37,7 @@ class CatchingUp:
     def is_due(self) -> bool:
         """Whether the client believes something for long that may not be so any more."""
         belief = self._view.belief
-        if not belief.is_coherent or not belief.is_kept_right:
+        if not belief.is_kept_right or not belief.seconds:
             return False
         return belief.last_expected is not None or self._is_behind()
 
