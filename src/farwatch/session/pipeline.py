@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.01
 """How long a link count that nothing has explained yet is held back."""
-_HALF_SECONDS = 1.0
-"""How long half an exchange is held back that the disk says is whole: its thread was kept from
-running between its two events."""
+_MOST_FLUSHES = 100
+"""How often half an exchange is held back once more that the disk says is whole: its thread was
+kept from running between its two events.  A second, by then."""
 _STOP, _LOOK = b"x", b"."
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
@@ -104,7 +104,7 @@ class Pipeline:
         self._settler = Settler(own)
         self._concerned = Concerned(self._matters)
         self._is_reading = self._has_lost = False
-        self._half_since: float | None = None
+        self._half_held = 0
         self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
         self.due: float | None = None
         """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
@@ -179,12 +179,10 @@ class Pipeline:
 
     def _awaits_half(self) -> bool:
         if not self._settler.held or not self._settler.awaits_half(self._at, self._told):
-            self._half_since = None
+            self._half_held = 0
             return False
-        now = time.monotonic()
-        if self._half_since is None:
-            self._half_since = now
-        return now - self._half_since < _HALF_SECONDS
+        self._half_held += 1
+        return self._half_held <= _MOST_FLUSHES
 
     def gap(self, why: str = "the source was away") -> None:
         """Something may have happened that the source does not report.
