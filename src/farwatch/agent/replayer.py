@@ -120,12 +120,12 @@ class Replayer:
         """Lets go of what is only kept for the length of a batch.
 
         ``changed`` is a directory in which names changed, or 0.  The kernel has forgotten
-        its attributes by that, and checks permission by them at the next change there:
-        they are asked for now, when nobody waits.
+        its attributes by that, and with them its access list, and checks permission by them
+        at the next change there: a walk through it asks for them now, when nobody waits.
         """
         if changed:
             with suppress(OSError):
-                os.fstat(self._directory(changed))
+                os.close(os.open(b".", _PATH, dir_fd=self._directory(changed)))
         self._drop_cached()
 
     def close(self) -> None:
