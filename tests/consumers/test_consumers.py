@@ -41,8 +41,11 @@ mkfile last
 """
 READS = """
 read d/x
+said CLOSE_NOWRITE x
 append d/x more
+said CLOSE_WRITE x
 readdir d/sub
+said CLOSE_NOWRITE sub
 unlink d/x
 mkfile d/last
 """
@@ -65,7 +68,7 @@ def inotifywait_everything(stage: Stage) -> list[str]:
     command = ["inotifywait", "-m", "--format", "%w %e %f", f"{directory}/d", f"{directory}/d/x"]
     with Consumer(command, "/") as consumer:
         consumer.wait_until_ready("Watches established")
-        act(root, READS)
+        act(root, READS, consumer)
         consumer.wait_for_line("CLOSE_WRITE", "last")
         return told(consumer.lines, directory)
 
