@@ -40,6 +40,7 @@ def apply(names: str, known: Mapping[str, Mutation]) -> None:
 def unarmed_is_acted_on(_: str) -> None:
     """A marked request that is not armed is taken for what it looks like."""
     from farwatch.session.marked import Marked
+    from farwatch.session.request import handler_of
 
     original = Marked.answer
 
@@ -49,15 +50,21 @@ def unarmed_is_acted_on(_: str) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ECANCELED):
                 raise
-            return self._handler(request.opcode)(request)
+            return handler_of(self._handlers, request.opcode)(request)
 
     Marked.answer = answer  # type: ignore[method-assign]
 
 
 def any_thread_is_the_agent(_: str) -> None:
-    from farwatch.session.session import Session
+    from farwatch.session.answers import Answers
 
-    Session._is_agent = lambda self, thread: True  # type: ignore[method-assign]
+    original = Answers.__init__
+
+    def init(self: Answers, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self._is_agent = lambda thread: True
+
+    Answers.__init__ = init  # type: ignore[method-assign]
 
 
 def any_name_is_armed(_: str) -> None:
@@ -313,10 +320,10 @@ def exchange_as_two_renames(_: str) -> None:
 
 def no_cancelling(_: str) -> None:
     """What the client does to a name leaves the replays of that name as they were."""
-    from farwatch.session.session import Session
+    from farwatch.session.planning import Planner
     from farwatch.session.view import View
 
-    Session._cancel = lambda *_: None  # type: ignore[method-assign]
+    Planner.cancel = lambda *_: None  # type: ignore[method-assign]
     View.changed_since = lambda *_: False  # type: ignore[method-assign]
 
 

@@ -227,7 +227,8 @@ def test_a_gap(client: Believing) -> None:
     directory = client.kernel.lookup("d").node
     file = client.kernel.lookup("f", directory).node
     client.kernel.lookup("none", directory)
-    client.session.distrust()
+    with client.session.view.lock:
+        client.session.view.distrust()
     assert set(client.notified()) == {
         ("name", ROOT, b"d"),
         ("name", directory, b"f"),

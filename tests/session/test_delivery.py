@@ -124,7 +124,7 @@ def test_everything_is_over_in_the_end(kernel: Kernel, agent: Agent) -> None:
         create(kernel, name)
     batches = drain(agent)
     assert kernel.session.delivery.is_idle
-    assert kernel.session._answers.armed == {}
+    assert kernel.session.delivery._armed == {}
     assert kernel.session.view.pending == {}
     assert steps(batches)
     for node in kernel.session.view.nodes.by_id.values():
@@ -249,7 +249,7 @@ def test_a_step_that_is_held_up_stays_armed_until_it_is_done(kernel: Kernel, age
     kernel.mknod("y", 0o100600, uid=FIRST_UID + late, pid=agent.pid)
     agent.wait(0, late=[(late, 0)])
     assert kernel.session.view.pending == {}
-    assert kernel.session._answers.armed == {}
+    assert kernel.session.delivery._armed == {}
     assert kernel.lookup("y").entry_valid == 1
 
 
@@ -273,7 +273,7 @@ def test_an_agent_that_ends_while_a_step_is_held_up(kernel: Kernel, agent: Agent
     kernel.releasedir(ROOT, agent.fh)
     drain(Agent(kernel, 950).register())
     assert kernel.session.view.pending == {}
-    assert kernel.session._answers.armed == {}
+    assert kernel.session.delivery._armed == {}
 
 
 # A rename that the client's kernel would not do ---------------------------------------

@@ -41,7 +41,9 @@ class World:
         self.mode: int | None = os.O_RDONLY
         self.done = 0
         kernel.session._planner._contents._access_mode = lambda thread, key: self.mode
-        kernel.session._access_mode = lambda thread, key: self.mode
+        kernel.session._lasting = kernel.session._lasting._replace(
+            access_mode=lambda thread, key: self.mode
+        )
 
     # The disk before, and what the client knows of it.
 

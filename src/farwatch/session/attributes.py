@@ -35,11 +35,11 @@ class Attributes:
         files: OpenFiles,
         naming: Naming,
         callers: Callers,
-        agreed: Agreed | None = None,
+        agreed: Agreed,
     ) -> None:
         self._callers = callers
-        self._is_long = agreed is not None and agreed.long_setxattr
-        self._tells_acls = agreed is not None and agreed.posix_acl
+        self._is_long = agreed.long_setxattr
+        self._tells_acls = agreed.posix_acl
         self._export = export
         self._view = view
         self._nodes = view.nodes

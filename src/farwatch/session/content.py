@@ -42,12 +42,8 @@ class Content:
         self._naming = naming
         # Of the kernel's, not of the heap: takes no memory before it is used.
         self._buffer = memoryview(mmap.mmap(-1, max_read))
-        self.quick: dict[int, Handler] = {
+        self.handlers: dict[int, Handler] = {
             Opcode.OPEN: self.open,
-            Opcode.RELEASE: self.release,
-            Opcode.FLUSH: self.flush,
-        }
-        self.slow: dict[int, Handler] = {
             Opcode.READ: self.read,
             Opcode.WRITE: self.write,
             Opcode.FSYNC: self.fsync,
@@ -76,16 +72,6 @@ class Content:
         if node.believed:
             self._view.belief.opened(node, self._export.getattr_open(fd))
         return opened
-
-    def release(self, request: Request) -> Payload:
-        """RELEASE: the last descriptor of an open file is gone."""
-        self._files.release(fuse.RELEASE_IN.unpack_from(request.body)[0])
-        return b""
-
-    def flush(self, request: Request) -> Payload:
-        """FLUSH: a close(2).  Nothing is held back here that it could flush."""
-        self._files.get(fuse.FLUSH_IN.unpack_from(request.body)[0])
-        return b""
 
     def read(self, request: Request) -> Payload | Placed:
         """READ: straight into the room for it, else the answer is good until the next one."""

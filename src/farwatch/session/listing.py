@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.export.nodes import Node
@@ -22,12 +24,19 @@ class Listing:
     """Handlers of opendir, readdir and what belongs to them."""
 
     def __init__(
-        self, export: Export, view: View, directories: OpenDirectories, naming: Naming
+        self,
+        export: Export,
+        view: View,
+        directories: OpenDirectories,
+        naming: Naming,
+        on_closed: Callable[[int], None],
     ) -> None:
+        """``on_closed`` is told the handle of each directory that is closed."""
         self._export = export
         self._view = view
         self._directories = directories
         self._naming = naming
+        self._on_closed = on_closed
         self.handlers: dict[int, Handler] = {
             Opcode.OPENDIR: self.opendir,
             Opcode.READDIR: self.readdir,
@@ -43,7 +52,10 @@ class Listing:
 
     def releasedir(self, request: Request) -> Payload:
         """RELEASEDIR."""
-        self._directories.release(fuse.RELEASE_IN.unpack_from(request.body)[0])
+        fh = fuse.RELEASE_IN.unpack_from(request.body)[0]
+        # The agent's may be one of a server that has died, and so unknown as a directory.
+        self._on_closed(fh)
+        self._directories.release(fh)
         return b""
 
     def fsyncdir(self, request: Request) -> Payload:

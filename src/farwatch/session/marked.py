@@ -8,13 +8,13 @@ attributes; that is answered as for anybody, for it changes nothing.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from farwatch.abi.fuse import Opcode
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.answers import Answers
 from farwatch.session.naming import Naming
-from farwatch.session.request import Handler, Payload, Placed, Request, fail, names
+from farwatch.session.request import Handler, Payload, Placed, Request, fail, handler_of, names
 from farwatch.session.standing import held
 from farwatch.session.view import View
 
@@ -43,7 +43,7 @@ _GETATTR = int(Opcode.GETATTR)
 class Marked:
     """Answers what is marked.  Called with the view's lock held.
 
-    ``handler`` gives what answers an opcode for anybody.
+    ``handlers`` are those for anybody.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Marked:
         hidden_name: bytes,
         naming: Naming,
         answers: Answers,
-        handler: Callable[[int], Handler],
+        handlers: Mapping[int, Handler],
         *,
         is_by_path: bool = False,
     ) -> None:
@@ -61,7 +61,7 @@ class Marked:
         self._hidden_name = hidden_name
         self._naming = naming
         self._answers = answers
-        self._handler = handler
+        self._handlers = handlers
         self._is_by_path = is_by_path
 
     def answer(self, request: Request) -> Payload | Placed | None:
@@ -76,7 +76,7 @@ class Marked:
             self._answers.hear_of_last_link(request)
         armed = opcode == _OPENDIR and self._answers.opens_directory(request)
         if opcode in _HARMLESS and not armed:
-            return self._handler(opcode)(request)
+            return handler_of(self._handlers, opcode)(request)
         return self._answers.answer(request)
 
     def _on_the_way(self, request: Request) -> Payload | None:

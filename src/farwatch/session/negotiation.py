@@ -100,6 +100,10 @@ class Agreed(NamedTuple):
         return Init.POSIX_LOCKS in self.flags
 
 
+NOTHING_AGREED = Agreed(0, Init(0))
+"""Before the first INIT."""
+
+
 def negotiate(body: memoryview, settings: Settings) -> tuple[Agreed | None, bytes]:
     """Answers an INIT.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from farwatch.abi import fuse
@@ -13,6 +13,7 @@ from farwatch.linux.pages import Pages
 
 _MOST_GROUPS = 1 << 16
 """NGROUPS_MAX of ``linux/limits.h``."""
+_WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
 Payload = bytes | bytearray | memoryview
 """What follows the header of a reply."""
 Views = Sequence[memoryview] | Pages
@@ -58,6 +59,14 @@ def fail(number: int, what: str = "") -> OSError:
     return OSError(number, what or os.strerror(number))
 
 
+def handler_of(handlers: Mapping[int, Handler], opcode: int) -> Handler:
+    """Who answers such requests.  Raises OSError ENOSYS if nobody does."""
+    handler = handlers.get(opcode)
+    if handler is None:
+        raise fail(errno.ENOSYS)
+    return handler
+
+
 def split_extensions(body: memoryview, length: int) -> tuple[memoryview, tuple[int, ...]]:
     """A request's arguments, and the groups in the ``length`` bytes of extensions after them.
 
@@ -74,6 +83,16 @@ def split_extensions(body: memoryview, length: int) -> tuple[memoryview, tuple[i
         raise ValueError(f"{count} groups")
     groups = struct.unpack_from(f"<{count}I", body, start + fuse.EXTENSION.size + 4)
     return body[:start], groups
+
+
+def written(data: memoryview, length: int, payload: Views | None) -> Views:
+    """What a WRITE has behind its arguments, no more than its header's ``length`` tells of.
+
+    ``payload`` is that, if it is not in ``data``.
+    """
+    if payload is None:
+        return (data[_WRITE_END:length],)
+    return first(payload, max(0, length - len(data)))
 
 
 def size_of(views: Views) -> int:

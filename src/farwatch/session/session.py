@@ -9,8 +9,10 @@ No descriptor is read or written here but by the export that the session is give
 
 Two threads use a session: the server's, which calls ``receive``, and the source's, which
 calls ``deliver``; either sends what ``answer`` returns.  What the client has been told is
-under the view's lock; reads, writes and syncs are done without it, so that a slow disk
-does not hold up events.
+under the view's lock, which whatever is called here takes itself.
+
+What a client consists of is put together anew at each INIT (assembly.py): whoever uses a part
+asks the session which it is now.
 """
 
 from __future__ import annotations
@@ -19,89 +21,43 @@ import errno
 import logging
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from farwatch.abi import fuse
-from farwatch.abi.control import BatchFlag
-from farwatch.abi.fsnotify import Dialect
 from farwatch.abi.fuse import Init, Opcode
 from farwatch.events import Change, Key, Kind, Place
 from farwatch.export.backing import BackingFiles
-from farwatch.export.nodes import Node, NodeTable
-from farwatch.export.noted import NotedExport
 from farwatch.export.tree import Export
 from farwatch.linux.processes import Process
 from farwatch.session.agents import Held, KnownThreads
-from farwatch.session.answers import Answers
-from farwatch.session.attributes import Attributes
-from farwatch.session.callers import Callers
-from farwatch.session.catchingup import CatchingUp
-from farwatch.session.channel import Channel, answered
-from farwatch.session.content import Content
-from farwatch.session.delivery import Delivery
-from farwatch.session.files import OpenDirectories, OpenFiles, ReplayOpens
+from farwatch.session.assembly import assemble
+from farwatch.session.channel import answered
+from farwatch.session.dispatch import QUIET
 from farwatch.session.fsnotify.requests import Answer
-from farwatch.session.fsnotify.subscription import Subscription
-from farwatch.session.graves import Graves
-from farwatch.session.interest import Interest
-from farwatch.session.ioctls import Ioctls
-from farwatch.session.leases import patient
-from farwatch.session.listing import Listing
-from farwatch.session.locks import Locks
-from farwatch.session.marked import Marked
-from farwatch.session.matching import ByMark, InOrder
-from farwatch.session.naming import CHANGES, Naming
-from farwatch.session.negotiation import Agreed, negotiate
-from farwatch.session.noting import noted
-from farwatch.session.permission import access, guarded, no_control_channel
-from farwatch.session.planning import Disk, Planner
-from farwatch.session.readonly import read_only
-from farwatch.session.replay import Replay, is_reserved
+from farwatch.session.naming import CHANGES
+from farwatch.session.negotiation import NOTHING_AGREED, Agreed, negotiate
+from farwatch.session.planning import Disk
+from farwatch.session.replay import is_reserved
 from farwatch.session.reply import Reply, failed, replied
 from farwatch.session.request import (
-    Handler,
     Payload,
     Placed,
     Request,
     Views,
     fail,
-    first,
     split_extensions,
+    written,
 )
-from farwatch.session.settings import CACHING, Cache, Caching, Marks, Settings
-from farwatch.session.untelling import untell
-from farwatch.session.view import Name, View
-from farwatch.session.waiting import Waiting
+from farwatch.session.settings import Settings
+from farwatch.session.surroundings import Lasting, Surroundings
 
 log = logging.getLogger(__name__)
 
-_WITHOUT_LOCK = frozenset(
-    (
-        Opcode.READ,
-        Opcode.WRITE,
-        Opcode.FSYNC,
-        Opcode.FALLOCATE,
-        Opcode.LSEEK,
-        Opcode.COPY_FILE_RANGE,
-        Opcode.SYNCFS,
-    )
-)
-_QUIET = frozenset(
-    (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.IOCTL)
-)
 _INIT = int(Opcode.INIT)
 _WRITE = int(Opcode.WRITE)
-_WRITE_END = fuse.IN_HEADER.size + fuse.WRITE_IN.size
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
-_TOUCHING = frozenset((Opcode.RELEASE, Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR))
-"""After these a node may not be as it was when it was last looked at."""
 _OF_NAMES = frozenset((Kind.CREATE, Kind.DELETE, Kind.RENAME, Kind.EXCHANGE))
-_PRUNED_AT_ONCE = 64
-_LEAST_SCAN_PAUSE = 0.25
-_SCAN_SHARE = 30
-"""A scan is asked for at most after this many times as long as the last one took."""
 
 
 class Session:
@@ -117,12 +73,13 @@ class Session:
         hold: Callable[[int], Held] = Process,
     ) -> None:
         """``hold`` takes the id of a thread of an agent that has no mark (session/agents.py)."""
-        self._export = export
         self._settings = settings
-        self._disk = disk
-        self._access_mode = access_mode
-        self._backing = backing
         self._known = KnownThreads(hold)
+        self.unheard: set[bytes] = set()
+        """First bytes of the keys of nodes of which nothing is heard."""
+        self._lasting = Lasting(
+            export, settings, disk, access_mode, backing, self._known, self.unheard
+        )
         self.agreed: Agreed | None = None
         self.is_behind: Callable[[], bool] = lambda: True
         """Whether something that has happened may not have been delivered yet."""
@@ -148,180 +105,38 @@ class Session:
         self.on_written: Callable[[int, Key], None] = lambda thread, key: None
         """Called when the client has closed what a thread of its could write without the server:
         it may have it mapped still."""
-        self.unheard: set[bytes] = set()
-        """First bytes of the keys of nodes of which nothing is heard."""
         self.can_invalidate = False
         """Whether somebody sends what ``take_doubts`` gives: to be set before INIT."""
+        self._around = Surroundings(
+            self._is_behind,
+            self._must_catch_up,
+            self._client_of,
+            self._is_written_elsewhere,
+            self._on_written,
+            self._on_asked,
+            self.doubtful.set,
+            self.prunable.set,
+            self._destroy,
+        )
         self._start()
 
     def _start(self) -> None:
-        export, settings = self._export, self._settings
-        # Who keeps marks waits for the end of what it has removed, and would wait for ever.
-        keeps_marks = settings.checks_permissions or (
-            self.agreed is not None and self.agreed.fsnotify is not None
+        parts = assemble(
+            self._lasting,
+            self._around,
+            self.agreed or NOTHING_AGREED,
+            can_invalidate=self.can_invalidate,
         )
-        graves = Graves(export, is_used=export.keeps_removed and not keeps_marks)
-        self.view = view = View(
-            NodeTable(
-                export.root_key,
-                settings.generation,
-                settings.base,
-                graves,
-            ),
-            self._caching(),
-            self.doubtful.set,
-        )
-        view.is_behind = self._is_behind
-        view.guise = export.guise
-        self.interest = Interest(view.nodes)
-        noflush = self.agreed is not None and self.agreed.noflush
-        passthrough = self.agreed is not None and self.agreed.passthrough
-        self._files = OpenFiles(
-            self._backing if passthrough else None,
-            noflush,
-            settings.caching.direct,
-            settings.base,
-        )
-        view.belief.unheard = self.unheard
-        self._files.on_closed = self._on_closed
-        view.belief.is_written = self._is_written
-        export.held = self._held_by(self._files, graves)
-        self._directories = OpenDirectories(settings.base)
-        masks = self.agreed is not None and self.agreed.masks
-        self._naming = Naming(export, view, self._files, graves, masks=masks)
-        callers = Callers(knows_pids=settings.knows_pids)
-        content = Content(export, view, self._files, self._naming, callers, settings.max_write)
-        listing = Listing(export, view, self._directories, self._naming)
-        attributes = Attributes(export, view, self._files, self._naming, callers, self.agreed)
-        self._planner = Planner(view, self.interest, self._disk, self._access_mode)
-        is_by_thread = settings.marks is Marks.BY_THREAD
-        self._answers = Answers(
-            view,
-            self._naming.attributes,
-            self._links_on_disk,
-            ReplayOpens(self._files, self._directories),
-            self._is_agent,
-            InOrder(view) if is_by_thread else ByMark(),
-        )
-        self.delivery = Delivery(
-            view, self._answers.armed, self._planner.otherwise, settings.longest_wait
-        )
-        self.delivery.on_gap = self._on_gap
-        self.channel = Channel(
-            settings, view, self.delivery, self.interest, self._planner, self._known
-        )
-        view.cancel = self._cancel
-        self._marked = Marked(
-            view,
-            settings.hidden_name,
-            self._naming,
-            self._answers,
-            self._handler,
-            is_by_path=is_by_thread,
-        )
-        self._scan_asked = 0.0
-        self.waiting = Waiting()
-        self._locks = Locks(
-            self._files,
-            self.waiting,
-            CatchingUp(view, self._is_behind),
-            knows_pids=settings.knows_pids,
-            has_signals=settings.longest_wait is None,
-        )
-        self._files.tells_closes = self.agreed is not None and self.agreed.posix_locks
-        self._files.needs_flush = self._locks.needs_flush
-        self.subscription = self._subscribed()
+        self.view = parts.view
+        self.interest = parts.interest
+        self.delivery = parts.delivery
+        self.channel = parts.channel
+        self.waiting = parts.waiting
+        self.subscription = parts.subscription
         self.told_first = frozenset()
-        view.is_truthful = self.subscription is not None
-        self._prunes = self.agreed is not None and fuse.has_prune(self.agreed.minor)
-        self._handlers: dict[int, Handler] = {
-            **self._naming.handlers,
-            **attributes.handlers,
-            **(attributes.xattr_handlers if settings.xattrs else {}),
-            **content.quick,
-            **content.slow,
-            **self._locks.handlers(
-                takes_locks=self.agreed is not None and self.agreed.locks,
-            ),
-            Opcode.OPEN: patient(content.open, self.waiting),
-            **listing.handlers,
-            Opcode.RELEASEDIR: self._releasedir,
-            Opcode.IOCTL: Ioctls(
-                self._files, self._directories, view.belief.doubt, self.channel.ioctl
-            ).ioctl,
-            Opcode.INTERRUPT: self._interrupt,
-            Opcode.DESTROY: self._destroy,
-            **self._watching(),
-        }
-        if settings.checks_permissions:
-            self._handlers[Opcode.IOCTL] = no_control_channel
-        if is_by_thread:
-            self._handlers[Opcode.ACCESS] = access(self._must_allow)
-        if settings.is_read_only:
-            self._handlers = read_only(self._handlers)
-        if isinstance(export, NotedExport):
-            self._handlers = noted(self._handlers, export, self._files)
-
-    def _on_closed(self, node: Node, opener: int) -> None:
-        self.on_written(opener, node.key)
-
-    def _is_written(self, node: Node) -> bool:
-        return self._files.is_written(node) or self.is_written_elsewhere(node.key)
-
-    @staticmethod
-    def _held_by(files: OpenFiles, graves: Graves) -> Callable[[Key], int | None]:
-        """Finds what may have no name any more, by what is open or was removed."""
-
-        def held(key: Key) -> int | None:
-            fd = graves.held(key)
-            return files.held(key) if fd is None else fd
-
-        return held
-
-    def _caching(self) -> Caching:
-        """As it was asked for, if it can be had: it takes a kernel that lets names expire."""
-        caching = self._settings.caching
-        if not caching.coherent or (
-            self.can_invalidate
-            and self.agreed is not None
-            and Init.HAS_EXPIRE_ONLY in self.agreed.flags
-        ):
-            return caching
-        return CACHING[Cache.AUTO]
-
-    def _watching(self) -> dict[int, Handler]:
-        """The handlers of a client that keeps its own marks."""
-        if self.subscription is None or self.agreed is None or self.agreed.fsnotify is None:
-            return {}
-        if not self._settings.checks_permissions:
-            return self.subscription.handlers
-        return guarded(self.subscription.handlers, self._must_be_readable)
-
-    def _must_be_readable(self, node_id: int) -> None:
-        self._export.must_be_readable(self._naming.node(node_id).key)
-
-    def _must_allow(self, node_id: int, mode: int) -> None:
-        self._export.must_allow(self._naming.node(node_id).key, mode)
-
-    def _subscribed(self) -> Subscription | None:
-        """The marks of a client that keeps its own.
-
-        Without an agent there is nobody to replay: a client that keeps none is told nothing.
-        """
-        dialect = self.agreed.fsnotify if self.agreed is not None else None
-        if dialect is None and self._settings.checks_permissions:
-            dialect = Dialect.CURRENT
-        if dialect is None:
-            return None
-        return Subscription(
-            dialect,
-            self._settings,
-            self.view,
-            self._disk,
-            self._client_of,
-            self._must_catch_up,
-            self._on_asked,
-        )
+        self._planner = parts.planner
+        self._dispatch = parts.dispatch
+        self._parts = parts
 
     # The server's thread ---------------------------------------------------------
 
@@ -348,7 +163,7 @@ class Session:
             return None
         body = data[fuse.IN_HEADER.size : length]
         if opcode == _WRITE:
-            payload = _written(data, length, payload)
+            payload = written(data, length, payload)
             request = Request(
                 opcode, unique, node, uid, gid, pid, body[: fuse.WRITE_IN.size], payload
             )
@@ -357,7 +172,7 @@ class Session:
         try:
             if extended:
                 request = self._with_groups(request, 8 * extended)
-            answer = self._dispatch(request)
+            answer = self._answer(request)
         except OSError as error:
             return None if opcode in _NO_REPLY else failed(unique, error.errno or errno.EIO)
         except (struct.error, ValueError) as error:
@@ -378,91 +193,33 @@ class Session:
             raise fail(errno.EINVAL, "extensions that were not agreed on")
         return request._replace(body=body, groups=groups)
 
-    def _dispatch(self, request: Request) -> Payload | Placed | None:
+    def _answer(self, request: Request) -> Payload | Placed | None:
         opcode = request.opcode
         is_marked = is_reserved(request.uid) or self._known.knows(request.pid)
-        self.was_step = is_marked and opcode not in _QUIET
+        self.was_step = is_marked and opcode not in QUIET
         if opcode == _INIT:
             return self._init(request)
         if self.agreed is None:
             raise fail(errno.EIO, "no INIT yet")
         if is_marked:
-            with self.view.lock:
-                if self._prunes and len(self.view.replayed) >= _PRUNED_AT_ONCE:
-                    self.prunable.set()
-                return self._marked.answer(request)
-        handler = self._handler(opcode)
-        if opcode in _WITHOUT_LOCK:
-            return handler(request)
-        with self.view.lock:
-            if opcode not in _QUIET:
-                self._note_activity()
-            if opcode in _TOUCHING and self.view.known.nodes:
-                self._note_touch(request.node)
-            return handler(request)
-
-    def _handler(self, opcode: int) -> Handler:
-        handler = self._handlers.get(opcode)
-        if handler is None:
-            raise fail(errno.ENOSYS)
-        return handler
-
-    def _note_touch(self, node_id: int) -> None:
-        """The client itself changes what a node is, or has done so."""
-        node = self.view.nodes.by_id.get(node_id)
-        if node is not None:
-            self.view.known.touched(None, node.key)
-            for directory, name in node.names:
-                self.view.known.touched(Place(directory.key, name), node.key)
-
-    def _note_activity(self) -> None:
-        """Somebody is active in the client, who may be about to place a watch."""
-        now = time.monotonic()
-        pause = max(_LEAST_SCAN_PAUSE, _SCAN_SHARE * self.interest.scan_seconds)
-        if now - self._scan_asked > pause:
-            self._scan_asked = now
-            self.delivery.ask(BatchFlag.SCAN)
+            return self._dispatch.answer_marked(request)
+        return self._dispatch.answer(request)
 
     def _init(self, request: Request) -> Payload:
         """INIT: once, or again from a guest that was reset and could not say DESTROY."""
         agreed, answer = negotiate(request.body, self._settings)
-        self._close_all()
+        self._parts.close()
         self.agreed = agreed
         self._start()
         return answer
 
-    def _close_all(self) -> None:
-        self.waiting.forget()
-        self._locks.close()
-        self._files.close()
-        self._directories.close()
-        self.view.nodes.close()
-
-    def _destroy(self, request: Request) -> Payload:
-        self._close_all()
+    def _destroy(self) -> None:
+        self._parts.close()
         self.agreed = None
         self.subscription = None
         self.told_first = frozenset()
-        return b""
 
-    def _releasedir(self, request: Request) -> Payload:
-        fh = fuse.RELEASE_IN.unpack_from(request.body)[0]
-        # The agent's may be one of a server that has died, and so unknown as a directory.
-        self.channel.closed(fh)
-        self._directories.release(fh)
-        return b""
-
-    def _interrupt(self, request: Request) -> Payload | None:
-        (unique,) = fuse.INTERRUPT_IN.unpack_from(request.body)
-        self.delivery.interrupt(unique)
-        self._locks.interrupt(unique)
-        self.waiting.interrupt(unique)
-        if self.subscription is not None:
-            self.subscription.interrupt(unique)
-        return None
-
-    def _is_agent(self, thread: int) -> bool:
-        return self.channel.is_agent(thread)
+    # What surrounds it: whom the parts ask is set later ------------------------------
 
     def _is_behind(self) -> bool:
         return self.is_behind()
@@ -470,26 +227,19 @@ class Session:
     def _must_catch_up(self) -> bool:
         return self.must_catch_up()
 
+    def _client_of(self, thread: int) -> int:
+        return self.client_of(thread)
+
+    def _is_written_elsewhere(self, key: Key) -> bool:
+        return self.is_written_elsewhere(key)
+
+    def _on_written(self, thread: int, key: Key) -> None:
+        self.on_written(thread, key)
+
     def _on_asked(self) -> None:
         if self.subscription is not None and self.subscription.has_begun:
             self.told_first = CHANGES
         self.on_asked()
-
-    def _client_of(self, thread: int) -> int:
-        return self.client_of(thread)
-
-    def _links_on_disk(self, node: Node) -> int:
-        try:
-            return self._export.getattr(node.key).st_nlink
-        except OSError:
-            return 0
-
-    def _cancel(self, replay: Replay, at: Name) -> None:
-        """The client has changed a name that a replay is about (rule: own after remote)."""
-        if replay.done or replay.cancelled:
-            return
-        replay.cancelled = True
-        replay.instead = self._planner.after_cancel(replay, at)
 
     # The source's thread ---------------------------------------------------------
 
@@ -533,10 +283,6 @@ class Session:
         for change in changes:
             if change.kind in _OF_NAMES:
                 self.view.known.suspect((change.place, change.new_place))
-
-    def _on_gap(self, dropped: list[Replay]) -> list[Replay]:
-        untell(self.view, dropped)
-        return self._planner.let_go()
 
     def answer(self) -> Reply | None:
         """An answer to a request that was parked, if there is something to say.
@@ -640,11 +386,6 @@ class Session:
                 if node is not None:
                     self.view.belief.doubt(node)
 
-    def distrust(self) -> None:
-        """There was a gap in what is heard: all that the client believes is doubtful."""
-        with self.view.lock:
-            self.view.distrust()
-
     # The pruner's thread ---------------------------------------------------------
 
     def take_prunable(self) -> list[int]:
@@ -660,7 +401,7 @@ class Session:
     @property
     def export(self) -> Export:
         """What is served."""
-        return self._export
+        return self._lasting.export
 
     @property
     def is_owed(self) -> bool:
@@ -687,15 +428,8 @@ class Session:
     def close(self) -> None:
         """Close everything that the client has left open."""
         with self.view.lock:
-            self._close_all()
+            self._parts.close()
             self._known.close()
-
-
-def _written(data: memoryview, length: int, payload: Views | None) -> Views:
-    """What a WRITE has behind its arguments, no more than its header tells of."""
-    if payload is None:
-        return (data[_WRITE_END:length],)
-    return first(payload, max(0, length - len(data)))
 
 
 def _answered(late: Answer) -> Reply:

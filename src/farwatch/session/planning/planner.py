@@ -71,7 +71,14 @@ class Planner:
                 planner(change)
         return self._ground.take()
 
-    def after_cancel(self, replay: Replay, at: Name) -> list[Replay]:
+    def cancel(self, replay: Replay, at: Name) -> None:
+        """The client has changed a name that a replay is about: its own comes after that."""
+        if replay.done or replay.cancelled:
+            return
+        replay.cancelled = True
+        replay.instead = self._after_cancel(replay, at)
+
+    def _after_cancel(self, replay: Replay, at: Name) -> list[Replay]:
         """What is left to be told of a replay when the client changed the name ``at``."""
         node = replay.node
         if replay.op in (Op.UNLINK, Op.RMDIR):
