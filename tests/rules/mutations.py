@@ -274,9 +274,9 @@ def targets_as_they_are_now(_: str) -> None:
 
 def link_counts_of_the_disk(_: str) -> None:
     """Everybody is told the link count that the disk has now."""
-    from farwatch.session.view import View
+    from farwatch.session.links import Links
 
-    View.links = lambda self, node, on_disk: on_disk  # type: ignore[method-assign]
+    Links.told = lambda self, node, on_disk: on_disk  # type: ignore[method-assign]
 
 
 def removals_from_the_disks_count(_: str) -> None:
@@ -320,11 +320,11 @@ def exchange_as_two_renames(_: str) -> None:
 
 def no_cancelling(_: str) -> None:
     """What the client does to a name leaves the replays of that name as they were."""
+    from farwatch.session.drains import Drains
     from farwatch.session.planning import Planner
-    from farwatch.session.view import View
 
     Planner.cancel = lambda *_: None  # type: ignore[method-assign]
-    View.changed_since = lambda *_: False  # type: ignore[method-assign]
+    Drains.changed_since = lambda *_: False  # type: ignore[method-assign]
 
 
 # Opens and content ---------------------------------------------------------------

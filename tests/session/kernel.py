@@ -431,10 +431,10 @@ class Kernel:
 
     def deliver(self, *changes: Change, own: frozenset[Place] = frozenset()) -> None:
         """What the source's thread does with a settled batch."""
-        self.session.view.begin_drain()
+        self.session.view.drains.begin()
         self.session.deliver(list(changes), own)
         with self.session.view.lock:
-            self.session.view.end_drain()
+            self.session.view.drains.end()
 
 
 class Agent:

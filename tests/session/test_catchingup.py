@@ -102,8 +102,8 @@ def test_what_comes_later_is_not_waited_for(scene: Scene) -> None:
     unique = lock(scene)
     view = scene.session.view
     with view.lock:
-        view.begin_drain()
-        view.end_drain()
+        view.drains.begin()
+        view.drains.end()
     assert scene.is_behind
     assert late(scene) == (unique, 0)
 
@@ -111,15 +111,15 @@ def test_what_comes_later_is_not_waited_for(scene: Scene) -> None:
 def test_a_reading_that_had_begun_may_have_missed_it(scene: Scene) -> None:
     view = scene.session.view
     with view.lock:
-        view.begin_drain()
+        view.drains.begin()
     scene.is_behind = True
     unique = lock(scene)
     with view.lock:
-        view.end_drain()
+        view.drains.end()
     assert late(scene) is None
     with view.lock:
-        view.begin_drain()
-        view.end_drain()
+        view.drains.begin()
+        view.drains.end()
     assert late(scene) == (unique, 0)
 
 

@@ -529,11 +529,11 @@ def test_names_that_the_client_changed_meanwhile(
     world.disk_has("g")
     world.client_knows("g")
     view = world.kernel.session.view
-    view.begin_drain()
+    view.drains.begin()
     act(world)
     view.local_change(view.nodes.root, b"f")
     world.kernel.session.deliver(world.changes, frozenset())
-    view.end_drain()
+    view.drains.end()
     batch = world.agent.wait()
     assert batch is not None
     assert [world.told(step) for step in batch.steps] == steps
@@ -541,7 +541,7 @@ def test_names_that_the_client_changed_meanwhile(
 
 def test_an_own_name_of_the_batch_is_not_out_of_date(world: World) -> None:
     view = world.kernel.session.view
-    view.begin_drain()
+    view.drains.begin()
     view.local_change(view.nodes.root, b"f")
     world.create("f")
     world.kernel.session.deliver(world.changes, frozenset([world.disk.place("f")]))

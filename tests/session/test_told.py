@@ -480,12 +480,12 @@ def test_what_was_read_before_the_client_s_change_is_outdated(kernel: Kernel, ag
     disk.do_file("x")
     kernel.lookup("x")
     session = kernel.session
-    session.view.begin_drain()
+    session.view.drains.begin()
     change = removed(disk, "x")
     kernel.mknod("x")
     session.deliver([change], frozenset())
     with session.view.lock:
-        session.view.end_drain()
+        session.view.drains.end()
     assert all(op == UNLINK and where == 2 for op, where, _ in step_names(agent))
 
 
@@ -494,7 +494,7 @@ def test_what_the_batch_has_seen_the_client_change_is_in_order(
 ) -> None:
     disk = kernel.disk
     session = kernel.session
-    session.view.begin_drain()
+    session.view.drains.begin()
     kernel.mknod("x")
     place = disk.place("x")
     change = removed(disk, "x")

@@ -246,7 +246,7 @@ class Answers:
 
     def _lost(self, node: Node, request: Request) -> None:
         node.unlinks -= 1
-        self._view.unlinked_by(request.pid, node)
+        self._view.links.unlinked_by(request.pid, node)
 
     # Inodes ----------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ def _view(lasting: Lasting, around: Surroundings, graves: Graves, caching: Cachi
     export, settings = lasting.export, lasting.settings
     nodes = NodeTable(export.root_key, settings.generation, settings.base, graves)
     view = View(nodes, caching, around.on_doubt)
-    view.is_behind = around.is_behind
+    view.links.is_behind = around.is_behind
     view.guise = export.guise
     view.belief.unheard = lasting.unheard
     return view

@@ -51,7 +51,7 @@ class CatchingUp:
     def begin(self) -> Callable[[], bool]:
         """What says, asked again and again, when all is told that had happened by now."""
         view, belief = self._view, self._view.belief
-        latest, drain = time.monotonic() + LATE_SECONDS, view.drain
+        latest, drain = time.monotonic() + LATE_SECONDS, view.drains.begun
         awaited: list[Replay | None] = []
 
         def is_done() -> bool:
@@ -59,7 +59,7 @@ class CatchingUp:
                 return True
             if not awaited:
                 # A reading that began before may have missed what came meanwhile.
-                if view.drained <= drain and self._is_behind():
+                if view.drains.ended <= drain and self._is_behind():
                     return False
                 awaited.append(belief.last_expected)
             return not belief.is_expected(awaited[0])

@@ -102,7 +102,7 @@ class Channel:
                 self._leave()
             self._fh = fh
         self._threads.add(request.pid)
-        self._view.replays(by_agent=True)
+        self._view.belief.replays(by_agent=True)
         hello = control.Hello(
             control.VERSION,
             control.NO_UID if self._is_by_thread else control.FIRST_UID,
@@ -165,7 +165,7 @@ class Channel:
         self._delivery.restart()
         self._interest.forget()
         self._planner.agent_left()
-        self._view.replays(by_agent=False)
+        self._view.belief.replays(by_agent=False)
 
 
 def answered(data: bytes) -> bytes:

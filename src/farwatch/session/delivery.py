@@ -211,7 +211,7 @@ class Delivery:
         self._has_agent = self._has_come = False
         if self._parked is not None:
             self._interrupted = self._parked
-        self._view.agent_left()
+        self._view.links.agent_left()
         again = [replay for replay in self._batch if not (replay.done or replay.opened)]
         for replay in self._batch:
             self._disarm(replay)

@@ -67,7 +67,7 @@ class Marked:
     def answer(self, request: Request) -> Payload | Placed | None:
         """The payload of the reply, or None if there is none yet.  Raises OSError."""
         opcode = request.opcode
-        self._view.digested(request.pid)
+        self._view.links.digested(request.pid)
         if opcode == _LOOKUP:
             found = self._on_the_way(request)
             if found is not None:

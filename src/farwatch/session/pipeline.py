@@ -242,7 +242,7 @@ class Pipeline:
         # With the lock, which the server's thread holds while it answers a request: if that
         # makes the events, waiting here is cheaper than fighting for Python's own lock.
         with session.view.lock:
-            session.view.begin_drain()
+            session.view.drains.begin()
             self._is_reading = True
             if session.subscription is not self._subscription:
                 self._subscription = session.subscription
@@ -251,7 +251,7 @@ class Pipeline:
             is_all = self._settle_and_plan(flush)
         finally:
             with session.view.lock:
-                session.view.end_drain()
+                session.view.drains.end()
                 self._is_reading = False
                 if is_all:
                     self._upkeep.heard(now)
@@ -330,7 +330,7 @@ class Pipeline:
             return self._subscription.holds(place)
         view = self._session.view
         directory = view.nodes.by_key.get(place.directory)
-        if directory is None or view.is_early(directory, place.name):
+        if directory is None or view.drains.is_early(directory, place.name):
             return UNKNOWN
         child = view.nodes.child(directory, place.name)
         return UNKNOWN if child is None else child.key

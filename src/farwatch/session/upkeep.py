@@ -163,7 +163,7 @@ class Upkeep:
     def _make_good(self) -> Iterator[None]:
         view = self._view
         with view.lock:
-            view.begin_drain()
+            view.drains.begin()
         try:
             resync = yield from self._compare()
             for _ in range(_ATTEMPTS - 1):
@@ -177,7 +177,7 @@ class Upkeep:
             self._resync = None
             self._is_telling = False
             with view.lock:
-                view.end_drain()
+                view.drains.end()
 
     def _cannot_make_good(self) -> None:
         """Whoever can be told that something is missing is told so, and all goes on."""

@@ -6,10 +6,7 @@ told, so the two must only meet when a replay says so:
     a name       while a replay of it is on its way (``pending``), every answer about
                  it is good for this once (entry_valid 0), so that the kernel asks
                  again when the replay comes; READDIRPLUS does not tell it at all.
-    a link       the count is answered as told: what the disk says, plus the removals
-    count        that are still to be replayed, and never 0 before the last of them.
-                 An inode whose count reached 0 early would be told DELETE_SELF with
-                 no DELETE, one that never reaches it would never be told.
+    link counts  are answered as told, not as the disk says (links.py).
     a stray      a name that the client has looked up and found to differ from what
     name         its events have said: a change is on its way, or was lost.  It is
                  answered truly and for this once; if no event comes to explain it
@@ -18,7 +15,8 @@ told, so the two must only meet when a replay says so:
     change       of that name is out of date: its events are cancelled, but for the
                  death of the inode that it held.
 
-For how long it believes what it is told: belief.py.
+For how long it believes what it is told: belief.py.  What it did or saw itself while the source
+was read: drains.py.
 
 Every method is called with ``lock`` held.
 """
@@ -38,15 +36,16 @@ from farwatch.export.guise import Guise
 from farwatch.export.nodes import Node, NodeTable
 from farwatch.session.belief import Belief
 from farwatch.session.doubts import Name
+from farwatch.session.drains import Drains
 from farwatch.session.inodes import ghost_attributes, pack_attributes, with_links
 from farwatch.session.known import Entry, Known
+from farwatch.session.links import Links
 from farwatch.session.replay import Replay
 from farwatch.session.settings import Caching
 
 __all__ = ["STRAY_SECONDS", "Name", "View"]
 
 STRAY_SECONDS = 2.0
-_MOST_SEEN = 1 << 16
 
 
 class View:
@@ -61,6 +60,8 @@ class View:
         self.guise = Guise(0)
         """How nodes are shown; the export's, if it has one."""
         self.belief = Belief(caching, wake)
+        self.links = Links()
+        self.drains = Drains()
         self.hidden = Node(HIDDEN_ID, b"", S_IFDIR)
         self.pending: dict[Name, list[Replay]] = {}
         self.moving: dict[int, list[Replay]] = {}
@@ -73,68 +74,30 @@ class View:
         """Whether the client's kernel raises the events of what the client does."""
         self.is_truthful = False
         """Whether names and links are told as they are on the disk: nothing is replayed."""
-        self.drain = 0
-        """Number of the source's reading that is under way; see ``local_changes``."""
-        self.drained = 0
-        """Number of the last one that is over."""
         self.replayed: dict[int, None] = {}
         """Ids of nodes that only the agent has looked up, so far."""
-        self.is_behind: Callable[[], bool] = lambda: True
-        """Whether something that has happened may not have been read from the source."""
-        self._undigested: dict[int, Node] = {}
-        """For each thread of the agent what its last answer took a link of, if not the last:
-        the client's kernel may not have counted it yet."""
         self._strays: dict[Name, tuple[Node | None, float]] = {}
-        self._local: dict[Name, int] = {}
-        self._seen: dict[Name, int] = {}
 
     # What the client may be told -------------------------------------------------
 
-    def replays(self, *, by_agent: bool) -> None:
-        """Whether an agent keeps what is cached right, from now on."""
-        self.belief.replays(by_agent=by_agent)
-
-    @property
-    def seconds(self) -> int:
-        """For how long a name is believed."""
-        return self.belief.seconds
-
     def attr_seconds(self, node: Node) -> int:
         """For how many seconds the client may believe what it is told of a node."""
-        if node in self._undigested.values():
+        if node in self.links.undigested.values():
             return 0
         return self.belief.attr_seconds(node)
 
-    def links(self, node: Node, on_disk: int) -> int:
-        """The link count to tell of a node that has ``on_disk`` links.
-
-        Not less than was told before while a removal is on its way or, for all that is
-        known, has not been read yet: only replays take links away.
-        """
-        if node.is_dir or node.dead or self.is_truthful:
-            return on_disk
-        counted = max(on_disk + node.unlinks, 1)
-        if counted >= node.nlink or not (self._is_losing(node) or self.is_behind()):
-            return counted
-        return node.nlink
-
-    def _is_losing(self, node: Node) -> bool:
-        return node.unlinks > 0 or node in self._undigested.values()
-
     def attributes(self, node: Node, status: os.stat_result) -> bytes:
         """``fuse_attr`` to tell of a node, remembered."""
-        nlink = self.links(node, status.st_nlink)
+        on_disk = status.st_nlink
+        nlink = on_disk if self.is_truthful else self.links.told(node, on_disk)
         node.nlink = nlink
         seen = self.guise.of(node.key, status)
         node.attr = attributes = pack_attributes(status, nlink, seen)
         return attributes
 
     def last_attributes(self, node: Node) -> bytes:
-        """``fuse_attr`` to tell of a node whose inode is gone.
-
-        Of its links none is taken before its removal has been read.
-        """
-        nlink = 0 if node.dead or self.is_truthful else max(node.unlinks, node.nlink, 1)
+        """``fuse_attr`` to tell of a node whose inode is gone."""
+        nlink = 0 if self.is_truthful else self.links.of_gone(node)
         node.nlink = nlink
         if not node.attr:
             node.attr = ghost_attributes(node, nlink)
@@ -192,7 +155,7 @@ class View:
             return self.belief.name_seconds(node)
         if self._is_news(told, node) or self._stray(at, node):
             self.nodes.tell(directory, name, node)
-            self._note_seen(at)
+            self.drains.see(at)
             self._strays.pop(at, None)
             return self.belief.name_seconds(node)
         return 0
@@ -207,18 +170,6 @@ class View:
         self.belief.took_for_absent(directory, name)
         self.nodes.untell(directory, name)
         self.belief.doubts.name(directory, name)
-
-    def _note_seen(self, at: Name) -> None:
-        if len(self._seen) >= _MOST_SEEN:
-            self._seen.clear()
-        self._seen[at] = self.drain
-
-    def is_early(self, directory: Node, name: bytes) -> bool:
-        """Whether what a name holds was looked up, perhaps after what is being read.
-
-        Then it says nothing of what the name held before.
-        """
-        return self._seen.get((directory.id, name), -2) >= self.drain - 1
 
     @staticmethod
     def _reached_by(at: tuple[Node, bytes], node: Node) -> None:
@@ -315,7 +266,7 @@ class View:
             self.known.freed(Place(directory.key, name))
         self.nodes.untell(directory, name)
         if believed is not None:
-            self.unlinked(believed)
+            self.links.unlinked(believed)
 
     def moved(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
         """The client has renamed a name, perhaps over another."""
@@ -331,7 +282,7 @@ class View:
         if node is not None:
             self.nodes.tell(new, new_name, node)
         if replaced is not None and replaced is not node:
-            self.unlinked(replaced)
+            self.links.unlinked(replaced)
 
     def exchanged(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
         """The client has exchanged two names."""
@@ -346,75 +297,24 @@ class View:
         """Whether the watchers are told by the client's own kernel what it has done."""
         return self.raises_own and self.known.is_used
 
-    def unlinked(self, node: Node) -> None:
-        """The client's kernel has counted one link less."""
-        node.nlink = 0 if node.is_dir else max(node.nlink - 1, 0)
-        if node.nlink == 0:
-            node.dead = True
-
-    def unlinked_by(self, thread: int, node: Node) -> None:
-        """The agent's thread is answered that a link is gone.
-
-        The kernel counts it when it has read the answer.  Whoever asks in between is told
-        the old count, for this once: one less would be counted down again, to nothing.
-        Of a last link nothing less can be told.
-        """
-        if node.is_dir or node.nlink <= 1:
-            self.unlinked(node)
-        else:
-            self._undigested[thread] = node
-
-    def digested(self, thread: int) -> None:
-        """The agent's thread asks something else: its kernel has read the last answer."""
-        node = self._undigested.pop(thread, None)
-        if node is not None:
-            self.unlinked(node)
-
-    def agent_left(self) -> None:
-        """Whatever it was answered has been read, or never will be."""
-        for thread in list(self._undigested):
-            self.digested(thread)
-
     def local_change(self, directory: Node, name: bytes) -> None:
         """Cancels what is still to be replayed of a name that the client changes."""
         at = (directory.id, name)
         self._strays.pop(at, None)
-        self._local[at] = self.drain
+        self.drains.change(at)
         replays = self.pending.get(at)
         if replays and self.cancel is not None:
             for replay in list(replays):
                 self.cancel(replay, at)
-
-    def changed_since(self, directory: Node, name: bytes) -> bool:
-        """Whether the client changed a name after the source's reading began.
-
-        Such a change's own record may not have been read yet: what has been read of
-        the name came before it.
-        """
-        return self._local.get((directory.id, name), -1) >= self.drain
 
     def changed_places(self) -> list[Place]:
         """The names that the client changed since the source's reading began."""
         by_id = self.nodes.by_id
         return [
             Place(by_id[directory].key, name)
-            for (directory, name), made in self._local.items()
-            if made >= self.drain and directory in by_id
+            for directory, name in self.drains.changed()
+            if directory in by_id
         ]
-
-    def begin_drain(self) -> None:
-        """The source is about to be read until it is empty."""
-        self.drain += 1
-
-    def end_drain(self) -> None:
-        """What was read is planned: changes made before that reading are history."""
-        self.drained = self.drain
-        if self._local:
-            drain = self.drain
-            self._local = {at: made for at, made in self._local.items() if made >= drain}
-        if self._seen:
-            drain = self.drain
-            self._seen = {at: seen for at, seen in self._seen.items() if seen >= drain}
 
     # What is on its way ----------------------------------------------------------
 

@@ -374,10 +374,10 @@ def test_the_reading_under_way_is_not_enough(client: Client) -> None:
     disk = client.disk
     Behind(client)
     view = client.session.view
-    view.begin_drain()
+    view.drains.begin()
     assert client.kernel.try_ask(MARK, ROOT, client.mark_body(ROOT, ALL)) is None
     with view.lock:
-        view.end_drain()
+        view.drains.end()
     assert client.answer() is None
     client.deliver(created(disk, "x"))
     assert client.answer() is not None

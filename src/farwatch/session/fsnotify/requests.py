@@ -175,7 +175,7 @@ class Requests:
         if len(self._waiting) >= _MOST_PARKED:
             raise fail(errno.ENOSPC)
         self._view.nodes.pin(node)
-        self._waiting.append(_Waiting(request.unique, node, marking, self._view.drain + 1))
+        self._waiting.append(_Waiting(request.unique, node, marking, self._view.drains.begun + 1))
         return None
 
     def _named(self, node_id: int, generation: int | None) -> Node:
@@ -256,7 +256,7 @@ class Requests:
             return self._answers.popleft()
         if self._waiting:
             waiting = self._waiting[0]
-            if self._view.drained >= waiting.drain or not self._is_behind():
+            if self._view.drains.ended >= waiting.drain or not self._is_behind():
                 self._waiting.popleft()
                 return self._applied(waiting)
         if self._take is not None:

@@ -180,7 +180,7 @@ class Ground:
         if place in self.batch.own:
             return False
         directory = self.nodes.by_key.get(place.directory)
-        return directory is not None and self._view.changed_since(directory, place.name)
+        return directory is not None and self._view.drains.changed_since(directory, place.name)
 
     def believed(self, where: Where) -> Node | None:
         """What the client holds under a name, told or looked up."""
