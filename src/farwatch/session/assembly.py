@@ -1,7 +1,7 @@
 """All that one client consists of, put together anew at each INIT.
 
     what it was told      View, Interest
-    what it has open      OpenFiles, OpenDirectories, Locks; Waiting is for one of these
+    what it has open      OpenFiles, OpenDirectories, Locks; Waiting: what it waits for
     its requests          Naming, Listing, Attributes, Content, Locks ... ──> Dispatch
     its agent             Planner ──> Delivery ──> Channel; the agent's own requests are
                           told apart by Matching, and done by Answers and Marked

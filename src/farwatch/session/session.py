@@ -284,6 +284,8 @@ class Session:
             if change.kind in _OF_NAMES:
                 self.view.known.suspect((change.place, change.new_place))
 
+    # Whoever sends ---------------------------------------------------------------
+
     def answer(self) -> Reply | None:
         """An answer to a request that was parked, if there is something to say.
 
@@ -397,6 +399,8 @@ class Session:
             nodes = list(self.view.replayed)
             self.view.replayed.clear()
         return nodes
+
+    # All of them -----------------------------------------------------------------
 
     @property
     def export(self) -> Export:
