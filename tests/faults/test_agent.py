@@ -10,8 +10,7 @@ import time
 import pytest
 
 from farwatch.events import Mask
-from farwatch.mounting.checks import Paths
-from farwatch.mounting.supervisor import Supervisor
+from farwatch.mounting.agentprocess import AgentProcess
 from tests.faults.faulty import FaultyArea, Listener, frozen, known_to_the_server
 from tests.mounting.mounted import wait_until
 
@@ -58,14 +57,14 @@ def test_one_that_dies_time_and_again(area: FaultyArea) -> None:
 
 
 def test_pauses_come_late_and_are_short() -> None:
-    made = Supervisor(Paths(b"/src", b"/mnt"))
-    made._agent_since = time.monotonic()
-    pauses = [made._pause_before_another(-9) for _ in range(40)]
+    made = AgentProcess()
+    made._since = time.monotonic()
+    pauses = [made.pause_before_another(-9) for _ in range(40)]
     assert set(pauses[:20]) == {0.05}
     assert pauses[20:] == sorted(pauses[20:])
     assert pauses[-1] == max(pauses) < RESTART_SECONDS
-    made._agent_since -= 10
-    assert made._pause_before_another(-9) == 0.05
+    made._since -= 10
+    assert made.pause_before_another(-9) == 0.05
 
 
 def rounds(few: int, many: int) -> list[object]:

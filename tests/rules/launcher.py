@@ -20,7 +20,7 @@ from tests.rules import mutations
 
 def run_mount(names: str, arguments: list[str]) -> None:
     from farwatch.cli import app
-    from farwatch.mounting import supervisor
+    from farwatch.mounting import agentprocess
 
     class MutatedAgent(subprocess.Popen[bytes]):
         def __init__(self, command: Sequence[str], **options: Any) -> None:
@@ -30,7 +30,7 @@ def run_mount(names: str, arguments: list[str]) -> None:
 
     mutations.apply(names, mutations.SERVER)
     changed = SimpleNamespace(**{**vars(subprocess), "Popen": MutatedAgent})
-    vars(supervisor)["subprocess"] = changed
+    vars(agentprocess)["subprocess"] = changed
     sys.argv = ["farwatch", "mount", *arguments]
     app.main()
 

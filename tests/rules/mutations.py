@@ -96,9 +96,9 @@ def lost_with_the_agent(_: str) -> None:
 
 def revived_at_once(_: str) -> None:
     """No pause before a dead agent's successor, however often: only to save the test's time."""
-    from farwatch.mounting import supervisor
+    from farwatch.mounting import agentprocess
 
-    supervisor._SHORT_LIVES = 1 << 30
+    agentprocess._SHORT_LIVES = 1 << 30
 
 
 def in_a_pid_namespace(_: str) -> None:

@@ -12,9 +12,10 @@ import click
 from farwatch.agent.servicemanager import ServiceManager
 from farwatch.cli.background import log_to, run_in_background
 from farwatch.cli.failure import Failure, printable
+from farwatch.mounting.byroot import RootsMount
 from farwatch.mounting.checks import Paths, check
 from farwatch.mounting.options import Events, Options, parse
-from farwatch.mounting.ordinary import OrdinarySupervisor
+from farwatch.mounting.ordinary import OrdinaryMount
 from farwatch.mounting.remount import remount
 from farwatch.mounting.supervisor import Supervisor
 from farwatch.serving.refused import Refused
@@ -108,7 +109,8 @@ def mount_with(source: str, target: str, options: Options, *, is_daemon: bool) -
         remount(target, options)
         return 0
     paths = check(source, target)
-    supervisor = (Supervisor if os.geteuid() == 0 else OrdinarySupervisor)(paths, options)
+    kind = RootsMount if os.geteuid() == 0 else OrdinaryMount
+    supervisor = Supervisor(kind(paths, options))
     if is_daemon:
         run_in_background(options.log_file, supervisor.run)
         return 0

@@ -18,27 +18,23 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 from farwatch.linux import fusermount, mounts
 from farwatch.linux.fusermount import NotMounted, escaped
-from farwatch.mounting import guard
 from farwatch.mounting.checks import Paths
 from farwatch.mounting.hearing import source_of
 from farwatch.mounting.options import DEFAULTS, Options
 from farwatch.mounting.place import Place
 from farwatch.mounting.server import MAX_WRITE, Inherited
-from farwatch.mounting.supervisor import Supervisor, ends_within
+from farwatch.mounting.serverprocess import ServerProcess
 from farwatch.mounting.userserver import serve_as_user
 from farwatch.serving.refused import Refused
 from farwatch.transports.devfuse import FSTYPE, DevFuse
 
 log = logging.getLogger(__name__)
 
-_AGENT_SECONDS = 2.0
-"""How long an agent that was told to let go is not replaced: somebody unmounts."""
 _LIMITS = (
     "mounted as an ordinary user: remote changes are heard of in the directories that are in use"
     " in MNT; of other users' programs it is not known what they watch; replays that this user"
@@ -52,68 +48,49 @@ _OPTIONS = (
 )
 
 
-class OrdinarySupervisor(Supervisor):
-    """One mount of this user's, from its making to its end."""
+class OrdinaryMount:
+    """One mount of this user's; see supervisor.Mount."""
+
+    holds_agent = True
 
     def __init__(self, paths: Paths, options: Options = DEFAULTS) -> None:
-        super().__init__(paths, options)
+        self.paths = paths
+        self.options = options
+        self.place: Place | None = None
         self._is_mounted = False
 
-    def run(self, on_ready: Callable[[], None]) -> int:
-        """As Supervisor's; says what is not to be had."""
-
-        def ready() -> None:
-            log.info("%s", _LIMITS)
-            on_ready()
-
-        return super().run(ready)
-
-    def _start(self) -> None:
-        source_path, target = self._paths
+    def make(self, server: ServerProcess) -> None:
+        """See supervisor.Mount."""
+        source_path, target = self.paths
         src_fd = os.open(source_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            source = source_of(self._options.events, src_fd, source_path)
+            source = source_of(self.options.events, src_fd, source_path)
             with source:
-                wanted = list(_fuse_options(source_path, src_fd, self._options))
+                wanted = list(_fuse_options(source_path, src_fd, self.options))
                 try:
                     fd = fusermount.mount(target, wanted)
                 except NotMounted as refused:
                     raise Refused(f"cannot mount: {refused}", target) from None
                 self._is_mounted = True
                 with DevFuse(MAX_WRITE, fd) as device:
-                    self._place = Place.of(target)
-                    self._fork_server(Inherited(device, source, src_fd, self._options))
+                    self.place = Place.of(target)
+                    inherited = Inherited(device, source, src_fd, self.options)
+                    server.fork(lambda on_ready: serve_as_user(inherited, on_ready))
         finally:
             os.close(src_fd)
-        if self._options.auto_unmount:
-            self._guard = guard.start(self._server_fd, self._place)
-        self._start_agent()
 
-    def _serve(self, inherited: Inherited, on_ready: Callable[[], None]) -> None:
-        serve_as_user(inherited, on_ready)
+    def ready(self) -> None:
+        """Says what is not to be had."""
+        log.info("%s", _LIMITS)
 
-    def _abandon(self) -> None:
-        super()._abandon()
-        if self._is_mounted and (self._place is None or self._where() is not None):
+    def undo(self, where: bytes | None) -> None:
+        """See supervisor.Mount."""
+        if self._is_mounted and (self.place is None or where is not None):
             with suppress(OSError):
-                fusermount.unmount(self._where() or self._paths.target, lazy=True)
+                fusermount.unmount(where or self.paths.target, lazy=True)
 
-    def _leave(self) -> None:
-        is_first = not self._is_leaving
-        # Before the agent's end is seen: it is not to be started again.
-        if is_first and self._agent is not None and self._agent.poll() is None:
-            self._is_leaving = True
-            self._agent.terminate()
-            ends_within(self._agent_fd, _AGENT_SECONDS)
-            self._is_leaving = False
-        super()._leave()
-
-    def _revive_agent(self) -> int:
-        assert self._agent is not None
-        is_told = self._agent.wait() == -signal.SIGTERM
-        if is_told and not self._is_leaving and ends_within(self._server_fd, _AGENT_SECONDS):
-            return -1
-        return super()._revive_agent()
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 def _fuse_options(source: bytes, src_fd: int, options: Options) -> Iterator[bytes]:
