@@ -20,6 +20,7 @@ from farwatch.sources.inotify.heard import Heard
 from farwatch.sources.inotify.nodes import Nodes
 from farwatch.sources.inotify.tenants import Tenant, is_ghost
 
+_ISDIR = int(Mask.ISDIR)
 _DELETE_SELF = int(Mask.DELETE_SELF)
 
 
@@ -65,6 +66,13 @@ class Burial:
 def is_end_of(one: Heard, nodes: set[Key]) -> bool:
     """Whether this is the end of one of the nodes."""
     return one.mark is not None and bool(one.mask & _DELETE_SELF) and one.mark.key in nodes
+
+
+def end_of(one: Heard) -> Draft:
+    """A DELETE_SELF that was heard."""
+    assert one.mark is not None
+    mask = _DELETE_SELF | (_ISDIR if one.mark.is_dir else 0)
+    return Draft(mask, Tenant(one.mark.key), None, one.doings)
 
 
 def with_ends(drafts: Sequence[Draft], ends: Iterable[Draft]) -> list[Draft]:
