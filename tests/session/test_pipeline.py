@@ -50,14 +50,12 @@ def queue() -> Iterator[Queue]:
 
 
 @pytest.fixture
-def piped(kernel: Kernel, queue: Queue) -> Iterator[Pipeline]:
+def piped(kernel: Kernel, queue: Queue) -> Pipeline:
     disk = kernel.disk
     modes = OpenModes(lambda thread, key: None)
-    made = Pipeline(
+    return Pipeline(
         queue, kernel.session, disk.node_at, disk.place_of, modes, lambda reply: None, ()
     )
-    yield made
-    made.close()
 
 
 def halves(kernel: Kernel) -> tuple[Record, Record]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from farwatch.events import Mask, Record
@@ -34,7 +32,7 @@ def source() -> Source:
 
 
 @pytest.fixture
-def pipeline(disk: MemoryDisk, kernel: Kernel, agent: Agent, source: Source) -> Iterator[Pipeline]:
+def pipeline(disk: MemoryDisk, kernel: Kernel, agent: Agent, source: Source) -> Pipeline:
     """The root is watched, and that is seen; a is in it."""
     disk.do_file("a", b"1")
     modes = OpenModes(lambda thread, key: None)
@@ -43,8 +41,7 @@ def pipeline(disk: MemoryDisk, kernel: Kernel, agent: Agent, source: Source) -> 
     )
     agent.watch([(ROOT, 0, 0xFFF)])
     keep_up(made)
-    yield made
-    made.close()
+    return made
 
 
 def keep_up(pipeline: Pipeline) -> None:

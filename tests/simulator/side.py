@@ -110,7 +110,6 @@ class Side:
         """The connection is over."""
         with self._disk.acting(self.thread):
             self.session.close()
-        self._pipeline.close()
 
 
 def _joined(reply: Reply) -> bytes:

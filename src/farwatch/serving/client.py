@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import time
 from collections.abc import KeysView
 
 from farwatch.abi import fsnotify, fuse
@@ -141,9 +140,9 @@ class Client:
     def woken(self) -> None:
         """Hear of everything that has happened."""
         self._feed.calm()
-        due = self._pipeline.due
+        is_due = self._pipeline.is_due
         with self._identity.raised:
-            self._pipeline.deliver(flush=due is not None and time.monotonic() >= due)
+            self._pipeline.deliver(flush=is_due)
             self._pipeline.keep_up()
 
     def fileno(self) -> int:
@@ -179,6 +178,5 @@ class Client:
 
     def close(self) -> None:
         """Close everything that the client has left open; the feed and identity stay."""
-        self._pipeline.close()
         self.session.close()
         self._export.close()

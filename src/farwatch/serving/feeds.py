@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, KeysView
 
 from farwatch.events import READING, Key, Mask, Record
-from farwatch.session.pipeline import Source
+from farwatch.session.intake import Source
 
 MOST_WAITING = 1 << 16
 """Records in a feed."""

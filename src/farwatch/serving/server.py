@@ -18,7 +18,6 @@ requests never waits for a lock of the client's kernel.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -26,6 +25,7 @@ from typing import Self
 from farwatch.events import Key
 from farwatch.export.tree import Export
 from farwatch.linux.openers import access_mode
+from farwatch.serving.sourcethread import SourceThread
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from farwatch.session.reply import Reply
@@ -72,11 +72,7 @@ class Server:
             self._pipeline.notify = self._notify
         elif is_threaded:
             self._pipeline.notify = wake
-        self._thread = (
-            threading.Thread(target=self._pipeline.run, name="source", daemon=True)
-            if is_threaded
-            else None
-        )
+        self._thread = SourceThread(source, session, self._pipeline) if is_threaded else None
 
     def after(self) -> None:
         """What is to be done after each request.
@@ -92,16 +88,16 @@ class Server:
         session, source = self.session, self._source
         if self._thread is not None:
             if session.is_owed:
-                self._pipeline.wake()
+                self._thread.wake()
         else:
-            if self._is_due():
+            if self._pipeline.is_due:
                 self._pipeline.deliver(flush=True)
             self._pipeline.keep_up()
         while (answer := session.answer()) is not None:
             self._send(answer)
         when = session.waiting.due
         if when is not None and self._thread is not None:
-            self._pipeline.wake_at(when)
+            self._thread.wake_at(when)
         if session.reading != source.wanted:
             source.want(session.reading)
         # Not silent: perhaps for a client that kept marks, and has begun anew without.
@@ -115,7 +111,7 @@ class Server:
             if self._thread is None:
                 self._notify()
             else:
-                self._pipeline.wake()
+                self._thread.wake()
         self._source.be_silent(is_silent=not session.hears_itself)
 
     def _ask_source(self) -> None:
@@ -143,10 +139,6 @@ class Server:
         while (notice := self.session.next_notice()) is not None:
             self._send(notice)
 
-    def _is_due(self) -> bool:
-        due = self._pipeline.due
-        return due is not None and time.monotonic() >= due
-
     def __enter__(self) -> Self:
         if self._thread is not None:
             self._thread.start()
@@ -159,9 +151,7 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         if self._thread is not None:
-            self._pipeline.stop()
-            self._thread.join()
-        self._pipeline.close()
+            self._thread.end()
         self.session.close()
 
 

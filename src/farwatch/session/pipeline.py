@@ -1,9 +1,10 @@
 r"""From the source to the agent: read, settle, plan, hand over.
 
-In a thread of its own (``run``), or in the server's, between requests (``deliver``).
+In a thread of its own (serving/sourcethread.py), or in the server's, between requests.
 
     read until empty --> drop what concerns nobody --> settle --> plan --> answer WAIT
-            \--something is lost--> compare what was known with the disk --/   (upkeep.py)
+            |                       (intake.py)                     |
+            \--something is lost--> compare what was known with the disk   (upkeep.py)
 
 It never waits for the agent or for the client's kernel, and notifies neither: a thread
 that reads the source must not depend on what the source's events are for.
@@ -12,17 +13,12 @@ that reads the source must not depend on what the source's events are for.
 from __future__ import annotations
 
 import logging
-import os
-import select
-import threading
 import time
 from collections.abc import Callable, Container
-from contextlib import suppress
-from typing import Protocol
 
 from farwatch.events import Key, Mask, Place, Record
-from farwatch.session.concerned import Concerned
 from farwatch.session.fsnotify.subscription import Subscription
+from farwatch.session.intake import Intake, Source
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.reply import Reply
 from farwatch.session.session import Session
@@ -37,38 +33,13 @@ _FLUSH_SECONDS = 0.01
 _MOST_FLUSHES = 100
 """How often half an exchange is held back once more that the disk says is whole: its thread was
 kept from running between its two events.  A second, by then."""
-_STOP, _LOOK = b"x", b"."
-_SELF = b"."
-_DELETE_SELF = int(Mask.DELETE_SELF)
-_OPEN = int(Mask.OPEN)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
-_OVERFLOW = int(Mask.Q_OVERFLOW)
 _MANY = 1024
 """Records after which a source may have more than it has given at once."""
 
 
-class Source(Protocol):
-    """What a pipeline reads: ``sources.fanotify``, or one client's share of it."""
-
-    @property
-    def wanted(self) -> int:
-        """The kinds that reading makes which are asked for now (Mask bits)."""
-
-    def want(self, mask: int) -> None:
-        """Ask for exactly these of the READING kinds from now on."""
-
-    def read(self, limit: int = ...) -> list[Record]:
-        """What has happened; an empty list if nothing waits."""
-
-    def queued(self) -> int:
-        """How many events wait to be read."""
-
-    def fileno(self) -> int:
-        """For poll: readable when something happened."""
-
-
 class Pipeline:
-    """Runs until ``stop``.  Owns nothing but a pipe to be woken by."""
+    """For one client, and the one thread that delivers to it.  Owns nothing."""
 
     def __init__(
         self,
@@ -89,8 +60,7 @@ class Pipeline:
         self._source = source
         self._session = session
         self._node_at = node_at
-        self._place_of = place_of
-        self._modes = modes
+        self._intake = Intake(source, session, place_of, modes, own)
         self._send = send
         self._own = own
         self.notify: Callable[[], None] = lambda: None
@@ -102,63 +72,15 @@ class Pipeline:
         number = session.client
         session.client_of = client_of or (lambda thread: number if thread in own else 0)
         self._settler = Settler(own)
-        self._concerned = Concerned(self._matters)
-        self._is_reading = self._has_lost = False
+        self._is_reading = False
         self._half_held = 0
         self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
         self.due: float | None = None
         """When ``deliver`` is to be called if nothing comes (``time.monotonic``)."""
-        self._sleeps_until: float | None = None
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def stop(self) -> None:
-        """Ends ``run``, from another thread."""
-        os.write(self._wake_write, _STOP)
-
-    def wake(self) -> None:
-        """Has ``run`` call ``notify`` if the session has a notification, from another thread."""
-        with suppress(BlockingIOError):
-            os.write(self._wake_write, _LOOK)
-
-    def wake_at(self, when: float) -> None:
-        """Has ``run`` ask the session for answers then, from another thread."""
-        until = self._sleeps_until
-        if until is None or when < until:
-            self.wake()
-
-    def close(self) -> None:
-        """Close the pipe; ``run`` has returned."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def run(self) -> None:
-        """Deliver until ``stop`` is called."""
-        poll = select.poll()
-        poll.register(self._source.fileno(), select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
-        while True:
-            ready = poll.poll(self._pause())
-            for fd, _ in ready:
-                if fd == self._wake_read and _STOP in os.read(fd, 4096):
-                    return
-            if ready or self._is_due():
-                self.deliver(flush=not ready)
-            else:
-                self._answer()
-            self.keep_up()
-
-    def _pause(self) -> float | None:
-        """Milliseconds until something is to be done though nothing happens."""
-        # Before it is asked: whoever has something earlier meanwhile wakes in any case.
-        self._sleeps_until = None
-        dues = (self.due, self._session.due, self._upkeep.due)
-        whens = [when for when in dues if when is not None]
-        if not whens:
-            return None
-        self._sleeps_until = min(whens)
-        return max(self._sleeps_until - time.monotonic(), 0) * 1000
-
-    def _is_due(self) -> bool:
+    @property
+    def is_due(self) -> bool:
+        """Whether ``due`` has come."""
         return self.due is not None and time.monotonic() >= self.due
 
     def deliver(self, *, flush: bool = False) -> None:
@@ -173,7 +95,7 @@ class Pipeline:
             self.gap("events could not be delivered")
         self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
         # Last of all: the agent may share the CPU, and starts when this thread waits.
-        self._answer()
+        self.answer()
         if self._session.has_notice:
             self.notify()
 
@@ -213,14 +135,15 @@ class Pipeline:
             self._upkeep.step()
         except Exception:
             log.exception("what is watched could not be compared with the disk")
-        self._answer()
+        self.answer()
         if self._session.has_notice:
             self.notify()
 
     def _read_by_anybody(self) -> int:
         return self.reading()
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Send what the session has answers for by now."""
         while (answer := self._session.answer()) is not None:
             self._send(answer)
 
@@ -266,18 +189,18 @@ class Pipeline:
     def _settle_and_plan(self, flush: bool) -> bool:
         """Whether everything is told that had happened when this began."""
         settler = self._settler
-        records = self._read_with_modes()
+        records = self._intake.read()
         # One event that was read at once is what somebody waits for; it needs no more.
         changes = settler.lone(records[0]) if len(records) == 1 else None
         own: frozenset[Place] = frozenset()
         if changes is None and (records or flush) and not settler.is_own(records):
-            records, disk = collect(records, self._read_with_modes, self._at, settler)
+            records, disk = collect(records, self._intake.read, self._at, settler)
             if self._subscription is None:
                 own = self._changed_by_the_client(records)
-            if not self._has_lost:
+            if not self._intake.has_lost:
                 changes = settler.settle(records, disk, self._told, flush=flush)
-        if self._has_lost:
-            self._has_lost = False
+        if self._intake.has_lost:
+            self._intake.has_lost = False
             self.gap("the source's queue has overflowed")
             return False
         if log.isEnabledFor(logging.DEBUG):
@@ -285,42 +208,6 @@ class Pipeline:
         if changes:
             self._session.deliver(changes, own)
         return not settler.carrying and (len(records) < _MANY or not self._source.queued())
-
-    def _read_with_modes(self) -> list[Record]:
-        records = self._read()
-        if not records or not self._source.wanted & _OPEN:
-            return records
-        return self._modes.learn(records, self._read)
-
-    def _read(self) -> list[Record]:
-        """What concerns the client, in the source's order."""
-        records = self._source.read()
-        if _OVERFLOW in [record[0] for record in records]:
-            self._has_lost = True
-        me = threading.get_native_id()
-        if me not in self._own:
-            # What this thread does itself (a log in the export's file system) is nobody's;
-            # but it may be the last to let go of an inode that it has just looked at.
-            records = [
-                record for record in records if record.thread != me or record.mask & _DELETE_SELF
-            ]
-        return self._concerned.among(records)
-
-    def _matters(self, record: Record) -> bool:
-        return self._session.interest.concerns(record) or self._is_below(record)
-
-    def _is_below(self, record: Record) -> bool:
-        """Whether this is about an unknown directory itself, and its parent is known.
-
-        The source does not name the parent, which is told by the child's name.
-        """
-        if record.place is None or record.place.name != _SELF or record.node is None:
-            return False
-        if record.mask & _DELETE_SELF:
-            # To look at it would keep it alive, and hold up its end for watchers of SRC.
-            return False
-        place = self._place_of(record.node)
-        return place is not None and place.directory in self._session.view.nodes.by_key
 
     def _at(self, place: Place) -> Key | None:
         return self._node_at(place.directory, place.name)
