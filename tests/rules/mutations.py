@@ -178,7 +178,7 @@ def late_by_a_batch(_: str) -> None:
 def acts_otherwise(_: str) -> None:
     """At its first removal the agent does all that it is not asked to, by its mark."""
     # Its own mount namespace will hold no files: all is imported before.
-    from farwatch.abi.control import FIRST_UID
+    from farwatch.abi.control import FIRST_UID, ROOT_ID
     from farwatch.linux.credentials import setfsuid
     from tests.rules import hostile
 
@@ -189,7 +189,7 @@ def acts_otherwise(_: str) -> None:
         if step.op == Op.UNLINK and not is_over:
             is_over = True
             setfsuid(FIRST_UID + sequence)
-            _say("otherwise: " + hostile.report(hostile.attempt_all(self._root)))
+            _say("otherwise: " + hostile.report(hostile.attempt_all(self._directories.of(ROOT_ID))))
         return original(self, step, sequence)
 
     _performing(change)
@@ -218,24 +218,24 @@ def works_in_the_clients_mount(_: str) -> None:
 
 def opens_across_mounts(_: str) -> None:
     """Where paths count, what the client has mounted on a name is taken for the name."""
-    from farwatch.agent import replayer
+    from farwatch.agent import onlyfiles
 
-    replayer._SAME_MOUNT = 0
+    onlyfiles._SAME_MOUNT = 0
 
 
 # Never open what is not a file ---------------------------------------------------
 
 
 def opens_anything_in_the_agent(_: str) -> None:
-    from farwatch.agent import mountpoint, replayer
-    from farwatch.agent.replayer import Replayer
+    from farwatch.agent import mountpoint, onlyfiles
+    from farwatch.agent.onlyfiles import OnlyFiles
 
     def reopen(path: int, mode: int) -> int:
         return os.open(b"/proc/self/fd/%d" % path, mode | os.O_NOCTTY | os.O_CLOEXEC)
 
-    replayer._OPEN &= ~os.O_NONBLOCK
+    onlyfiles._OPEN &= ~os.O_NONBLOCK
     mountpoint._SAFE &= ~mounts.MOUNT_ATTR_NODEV
-    Replayer._reopen = staticmethod(reopen)  # type: ignore[method-assign]
+    OnlyFiles.reopen = staticmethod(reopen)  # type: ignore[method-assign]
 
 
 def opens_anything_in_the_plan(_: str) -> None:

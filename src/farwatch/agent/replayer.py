@@ -12,25 +12,15 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from stat import S_ISDIR, S_ISREG
 
-from farwatch.abi.control import (
-    AGAIN,
-    HIDDEN_ID,
-    KNOWN,
-    ROOT_ID,
-    Hello,
-    Op,
-    Step,
-    Times,
-)
+from farwatch.abi.control import AGAIN, HIDDEN_ID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.agent.directories import Directories
 from farwatch.agent.kept import Kept
-from farwatch.agent.marks import DIRECTORY, Marks
+from farwatch.agent.marks import Marks
+from farwatch.agent.names import PATH, ask_again, open_name
+from farwatch.agent.onlyfiles import OnlyFiles
 from farwatch.linux import files
 
-_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_SAME_MOUNT = files.RESOLVE_NO_XDEV | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_BENEATH
 _TRIES = 8
 _TIMES: dict[int, tuple[int, int]] = {
     int(Times.ACCESS): (files.NOW, files.OMIT),
@@ -42,10 +32,9 @@ _TIMES: dict[int, tuple[int, int]] = {
 class Replayer:
     """Performs steps, in the thread that makes it.
 
-    ``root`` is the root directory in the clone, and the caller's.  ``files`` and ``pins``
+    ``root`` is the root directory in the clone, and the caller's.  ``files_kept`` and ``pins``
     are shared with other replayers.  ``visible`` opens the root of the mount that the
-    client sees, if somebody listens for paths there: such hear only what is opened
-    through it, and are given its paths.
+    client sees, if somebody listens for paths there (onlyfiles.py).
     """
 
     def __init__(
@@ -57,16 +46,12 @@ class Replayer:
         pins: Kept,
         visible: Callable[[], int | None],
     ) -> None:
-        self._root = root
         self._marks = marks
         self._files = files_kept
         self._pins = pins
-        self._visible = visible
-        self._cached_id = 0
-        self._cached_fd = -1
-        self._hidden = -1
+        self._only_files = OnlyFiles(visible, marks.resolve)
         marks.take()
-        self._hidden = os.open(hello.hidden, DIRECTORY, dir_fd=root)
+        self._directories = Directories(root, hello.hidden, marks)
         self._performers: dict[int, Callable[[Step], None]] = {
             Op.MKNOD: self._mknod,
             Op.MKDIR: self._mkdir,
@@ -125,81 +110,44 @@ class Replayer:
         """
         if changed:
             with suppress(OSError):
-                os.close(os.open(b".", _PATH, dir_fd=self._directory(changed)))
-        self._drop_cached()
+                os.close(os.open(b".", PATH, dir_fd=self._directories.of(changed)))
+        self._directories.drop()
 
     def close(self) -> None:
         """Lets go of what is not shared."""
-        self._drop_cached()
-        if self._hidden >= 0:
-            os.close(self._hidden)
-            self._hidden = -1
-
-    # Directories -----------------------------------------------------------------
-
-    def _directory(self, node: int) -> int:
-        """A descriptor of a directory, good until the next call.
-
-        It is not kept longer, because it would keep a removed directory alive, and so hold
-        back its DELETE_SELF.
-        """
-        if node == ROOT_ID:
-            return self._root
-        if node == HIDDEN_ID:
-            return self._hidden
-        if node != self._cached_id:
-            self._drop_cached()
-            self._cached_fd = self._open_directory(node)
-            self._cached_id = node
-        return self._cached_fd
-
-    def _drop_cached(self) -> None:
-        if self._cached_fd >= 0:
-            os.close(self._cached_fd)
-        self._cached_fd = -1
-        self._cached_id = 0
-
-    def _open_directory(self, node: int) -> int:
-        try:
-            return self._marks.open_directory(node)
-        except OSError as error:
-            if error.errno not in self._marks.lost:
-                raise
-        # It is gone on the server, and the kernel has lost its place in the tree, which
-        # it would have to find again to open the handle.  It has a place here.
-        return os.open(b"n%d" % node, DIRECTORY, dir_fd=self._hidden)
+        self._directories.close()
 
     # Names -----------------------------------------------------------------------
 
     def _mknod(self, step: Step) -> None:
-        os.mknod(step.name, step.argument, 0, dir_fd=self._directory(step.directory))
+        os.mknod(step.name, step.argument, 0, dir_fd=self._directories.of(step.directory))
 
     def _mkdir(self, step: Step) -> None:
-        os.mkdir(step.name, 0o700, dir_fd=self._directory(step.directory))
+        os.mkdir(step.name, 0o700, dir_fd=self._directories.of(step.directory))
 
     def _symlink(self, step: Step) -> None:
-        os.symlink(b".", step.name, dir_fd=self._directory(step.directory))
+        os.symlink(b".", step.name, dir_fd=self._directories.of(step.directory))
 
     def _link(self, step: Step) -> None:
         # Out of the hidden directory, so that no second directory is needed.
-        target = self._directory(step.new_directory)
-        files.linkat(self._hidden, step.name, target, step.new_name)
+        target = self._directories.of(step.new_directory)
+        files.linkat(self._directories.hidden, step.name, target, step.new_name)
 
     def _unlink(self, step: Step) -> None:
-        os.unlink(step.name, dir_fd=self._directory(step.directory))
+        os.unlink(step.name, dir_fd=self._directories.of(step.directory))
         self._hear_of_last_link(step)
 
     def _rmdir(self, step: Step) -> None:
-        directory = self._directory(step.directory)
+        directory = self._directories.of(step.directory)
         os.rmdir(step.name, dir_fd=directory)
 
     def _rename(self, step: Step) -> None:
-        old = self._directory(step.directory)
+        old = self._directories.of(step.directory)
         if step.new_directory in (step.directory, ROOT_ID, HIDDEN_ID):
-            new = self._directory(step.new_directory)
+            new = self._directories.of(step.new_directory)
             files.renameat2(old, step.name, new, step.new_name, step.argument)
         else:
-            new = self._open_directory(step.new_directory)
+            new = self._directories.open(step.new_directory)
             try:
                 files.renameat2(old, step.name, new, step.new_name, step.argument)
             finally:
@@ -215,10 +163,10 @@ class Replayer:
                 files.statx(pin, flags=flags, mask=files.STATX_BASIC_STATS)
 
     def _look(self, step: Step) -> None:
-        directory = self._directory(step.directory)
+        directory = self._directories.of(step.directory)
         if step.op == Op.LOOK and step.argument == AGAIN:
-            self._have_asked_again(directory, step.name)
-        os.close(_open_name(directory, step.name, _PATH, self._marks.resolve))
+            ask_again(directory, step.name)
+        os.close(open_name(directory, step.name, PATH, self._marks.resolve))
 
     # Inodes ----------------------------------------------------------------------
 
@@ -227,12 +175,12 @@ class Replayer:
         if step.pin:
             files.utimensat(self._pins.get(step.pin), b"", atime, mtime, files.AT_EMPTY_PATH)
             return
-        directory = self._directory(step.directory)
+        directory = self._directories.of(step.directory)
         if not step.name:
             files.utimensat(directory, b"", atime, mtime, files.AT_EMPTY_PATH)
             return
         if self._marks.resolve:
-            path = _open_name(directory, step.name, _PATH, self._marks.resolve)
+            path = open_name(directory, step.name, PATH, self._marks.resolve)
             try:
                 files.utimensat(path, b"", atime, mtime, files.AT_EMPTY_PATH)
             finally:
@@ -247,88 +195,15 @@ class Replayer:
         self._files.put(step.token, self._open_file(step))
 
     def _open_file(self, step: Step) -> int:
-        """Opens a regular file or directory, and nothing else.
-
-        A device's open would open the client's device, a FIFO's would wait: what is
-        there is looked at through O_PATH, and what was looked at is opened.
-        """
         if step.pin:
-            return self._reopen(self._pins.get(step.pin), step.argument)
-        root = self._visible()
-        if root is None:
-            return self._open_in(self._directory(step.directory), step, self._marks.resolve)
-        try:
-            directory = self._same_directory(root, self._directory(step.directory))
-            try:
-                return self._open_in(directory, step, _SAME_MOUNT)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            # The client has mounted something of its own there, which is not to be opened.
-            if error.errno != errno.EXDEV:
-                raise
-            return self._open_in(self._directory(step.directory), step, self._marks.resolve)
-        finally:
-            os.close(root)
-
-    @staticmethod
-    def _same_directory(root: int, directory: int) -> int:
-        """What ``directory`` is in the clone, in the mount whose root is ``root``.
-
-        A handle cannot be opened there: that takes a descriptor of the mount that is
-        no O_PATH one, and opening it would be an event.  So the directory's path is
-        walked, through no symbolic link and no other mount, and what is found compared.
-        """
-        path = os.readlink(b"/proc/self/fd/%d" % directory).lstrip(b"/") or b"."
-        found = files.openat2(root, path, DIRECTORY, resolve=_SAME_MOUNT)
-        flags = files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC
-        if files.statx(found, flags=flags).ino != files.statx(directory, flags=flags).ino:
-            os.close(found)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return found
-
-    def _open_in(self, directory: int, step: Step, resolve: int = 0) -> int:
-        if step.argument & KNOWN:
-            mode = step.argument & os.O_ACCMODE
-            return _open_name(directory, step.name, mode | _OPEN | os.O_NOFOLLOW, resolve)
-        path = _open_name(directory, step.name or b".", _PATH, resolve)
-        try:
-            return self._reopen(path, step.argument)
-        except OSError as error:
-            if error.errno == errno.ESTALE and step.name:
-                self._have_asked_again(directory, step.name)
-            raise
-        finally:
-            os.close(path)
-
-    @staticmethod
-    def _reopen(path: int, mode: int) -> int:
-        kind = files.statx(
-            path,
-            flags=files.AT_EMPTY_PATH | files.AT_STATX_DONT_SYNC,
-            mask=files.STATX_BASIC_STATS,
-        ).mode
-        if not (S_ISREG(kind) or S_ISDIR(kind)):
-            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        return os.open(b"/proc/self/fd/%d" % path, mode & os.O_ACCMODE | _OPEN)
-
-    @staticmethod
-    def _have_asked_again(directory: int, name: bytes) -> None:
-        """Makes the kernel ask the server for a name that it has cached.
-
-        An exclusive creation always asks; the server answers with the node that is
-        there, so it fails with EEXIST and makes no event.
-        """
-        try:
-            os.mknod(name, 0o600, 0, dir_fd=directory)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
+            return self._only_files.reopen(self._pins.get(step.pin), step.argument)
+        directory = self._directories.of(step.directory)
+        return self._only_files.open(directory, step.name, step.argument)
 
     def _pin(self, step: Step) -> None:
-        directory = self._directory(step.directory)
-        self._have_asked_again(directory, step.name)
-        path = _open_name(directory, step.name, _PATH, self._marks.resolve)
+        directory = self._directories.of(step.directory)
+        ask_again(directory, step.name)
+        path = open_name(directory, step.name, PATH, self._marks.resolve)
         self._pins.put(step.token, path)
 
     def _unpin(self, step: Step) -> None:
@@ -342,9 +217,3 @@ class Replayer:
 
     def _read(self, step: Step) -> None:
         os.pread(self._files.get(step.token), 1, 0)
-
-
-def _open_name(directory: int, name: bytes, flags: int, resolve: int) -> int:
-    if resolve:
-        return files.openat2(directory, name, flags, resolve=resolve)
-    return os.open(name, flags, dir_fd=directory)
