@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farwatch.events import Change, Kind, Place
 from farwatch.session.differences import SLACK, Differences
-from farwatch.session.known import CONTENT, METADATA, Entry, Stamp
+from farwatch.session.stamps import CONTENT, METADATA, Entry, Stamp
 from tests.session.upkeeping import structure, words
 
 FILE, DIRECTORY, LINK = 0o100644, 0o40755, 0o120777

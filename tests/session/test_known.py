@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from farwatch.events import Change, Key, Kind, Place
-from farwatch.session.known import CONTENT, METADATA, Entry, Known, Stamp
+from farwatch.session.known import Known
+from farwatch.session.stamps import CONTENT, METADATA, Entry, Stamp
 
 D, F, G = b"D", b"F", b"G"
 STAMP = Stamp(1, 1, 3, 0o100644, 0, 0, 1).packed()

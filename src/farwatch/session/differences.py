@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from stat import S_ISREG
 
 from farwatch.events import Change, Key, Kind, Place
-from farwatch.session.known import CONTENT, METADATA, Entry, Stamp, stamp
+from farwatch.session.stamps import CONTENT, METADATA, Entry, Stamp, stamp
 
 Names = Mapping[Place, Entry]
 

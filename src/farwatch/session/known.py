@@ -1,7 +1,7 @@
 """What the watchers of one client have been told of the disk, so that a gap can be made good.
 
     names    of each directory that is known to be watched: what each name holds, and the
-             inode's stamp (times, size, mode, owner, links) when that was last told
+             inode's stamp (stamps.py) when that was last told
     nodes    of each node that is watched itself: its stamp
 
 A directory is listed once, when its watch is first seen; from then on what is told of its
@@ -24,68 +24,15 @@ Every method is called with the view's lock held.
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Collection, Iterable, Mapping
-from stat import S_ISDIR
-from typing import NamedTuple
 
 from farwatch.events import Change, Key, Kind, Place
+from farwatch.session.stamps import CONTENT, Entry
 
 MOST_NAMES = 1 << 20
 """Names that are kept, of all directories together: some hundred bytes each."""
-_STAMP = struct.Struct("=qqqIIII")
-CONTENT, METADATA = b"c", b"m"
-"""Stamps of what was told of and then dropped: other than any."""
 _ANY = b""
 _TOUCHES = frozenset((Kind.MODIFY, Kind.ATTRIB, Kind.CLOSE_WRITE))
-
-
-class Stamp(NamedTuple):
-    """What shows that an inode has changed: times in ns, size in bytes, as of stat(2)."""
-
-    mtime: int
-    ctime: int
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    nlink: int
-
-    def packed(self) -> bytes:
-        """As it is kept."""
-        return _STAMP.pack(*self)
-
-
-class Entry(NamedTuple):
-    """What a name holds.  ``stamp`` is packed; empty where it is stale."""
-
-    key: Key
-    is_dir: bool
-    stamp: bytes = b""
-
-
-def entry_of(key: Key, status: os.stat_result) -> Entry:
-    """A name that has just been looked at."""
-    return Entry(key, S_ISDIR(status.st_mode), stamp_of(status))
-
-
-def stamp_of(status: os.stat_result) -> bytes:
-    """The stamp of an inode, packed."""
-    return _STAMP.pack(
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_size,
-        status.st_mode,
-        status.st_uid,
-        status.st_gid,
-        status.st_nlink,
-    )
-
-
-def stamp(packed: bytes) -> Stamp | None:
-    """A stamp again; None for one that is stale or was dropped."""
-    return Stamp._make(_STAMP.unpack(packed)) if len(packed) == _STAMP.size else None
 
 
 class Known:

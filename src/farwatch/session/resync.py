@@ -18,19 +18,18 @@ beginning of it all.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 from farwatch.abi import fuse
 from farwatch.events import Change, Key, Kind, Mask, Place, Record
 from farwatch.export.nodes import Node
 from farwatch.session.differences import SLACK, Differences
 from farwatch.session.interest import Interest
-from farwatch.session.known import Entry, Known, Stamp, entry_of, stamp, stamp_of
+from farwatch.session.known import Known
+from farwatch.session.stamps import Entry, Stamp
+from farwatch.session.survey import Survey, Surveyed
 from farwatch.session.view import View
 
 PATIENCE = 2.0
@@ -39,25 +38,11 @@ _ROUNDS = 8
 """How often what has changed meanwhile is looked at again: then the disk may be newer than
 what was read, and a change be told twice."""
 _SLICE = 64
-_GONE = frozenset((errno.ESTALE, errno.ENOENT, errno.ENOTDIR))
 _OVERFLOW = int(Mask.Q_OVERFLOW)
 _NAMES = int(Mask.CREATE | Mask.DELETE | Mask.RENAME)
 _BILLION = 1_000_000_000
 
 log = logging.getLogger(__name__)
-
-
-class Surveyed(Protocol):
-    """What is asked of the export, from another thread than the server's."""
-
-    def names(self, directory: Key) -> list[bytes]:
-        """All names of a directory.  Raises OSError ESTALE if it is gone."""
-
-    def lookup(self, directory: Key, name: bytes) -> tuple[Key, os.stat_result]:
-        """Key and attributes of the node at a name.  Raises OSError."""
-
-    def getattr(self, node: Key) -> os.stat_result:
-        """The inode's status.  Raises OSError ESTALE if it is gone."""
 
 
 class Resync:
@@ -67,16 +52,13 @@ class Resync:
         self._view = view
         self._interest = interest
         self._known = known
-        self._export = export
+        self._survey = Survey(export)
         self._whole: dict[Key, bool] = {}
         """The directories, and whether all their names were known."""
         self._suspects: set[Place] = set()
         self._since = 0
         self._touched: dict[Place, bool] = {}
         self._touched_nodes: dict[Key, None] = {}
-        self._found: dict[Key, dict[bytes, Entry]] = {}
-        self._unlisted: list[Key] = []
-        self._nodes: dict[Key, bytes] = {}
         self._done = self._total = 0
         self._began = self._said = time.monotonic()
         self.clean = 0
@@ -109,12 +91,12 @@ class Resync:
             self._since = self._known.since
         self._total = len(self._whole) + len(nodes)
         for key, is_whole in self._whole.items():
-            yield from self._survey(key, is_whole=is_whole)
+            yield from self._survey.look_into(key, None if is_whole else self._told_names(key))
             self._advance()
         for place in self._suspects:
-            self._look_at(place)
+            self._survey.look_at(place)
         for key in nodes:
-            self._look_at_node(key)
+            self._survey.look_at_node(key)
             self._advance()
             if self._done % _SLICE == 0:
                 yield
@@ -131,7 +113,7 @@ class Resync:
 
     def settle(self) -> None:
         """The changes are told: what was found is known.  Called with the view's lock held."""
-        self._known.settle(self._found, self._nodes)
+        self._known.settle(self._survey.found, self._survey.nodes)
         if self.clean:
             self._known.confirm(self.clean)
 
@@ -155,54 +137,10 @@ class Resync:
                 found[node.key] = None
         return list(found)
 
-    # Looking ----------------------------------------------------------------------
-
-    def _survey(self, key: Key, *, is_whole: bool) -> Iterator[None]:
-        """All names of a directory, or those that were told."""
-        found = self._found[key] = {}
-        try:
-            names = self._export.names(key) if is_whole else self._told_names(key)
-        except OSError as error:
-            if error.errno not in _GONE:
-                log.warning("a watched directory cannot be listed: %s", error.strerror)
-                self._unlisted.append(key)
-                del self._found[key]
-            return
-        for index, name in enumerate(names):
-            entry = self._look(key, name)
-            if entry is not None:
-                found[name] = entry
-            if index % _SLICE == _SLICE - 1:
-                yield
-        yield
-
     def _told_names(self, key: Key) -> list[bytes]:
         with self._view.lock:
             node = self._view.nodes.by_key.get(key)
             return list(node.children) if node is not None and node.children else []
-
-    def _look(self, directory: Key, name: bytes) -> Entry | None:
-        try:
-            return entry_of(*self._export.lookup(directory, name))
-        except OSError:
-            return None
-
-    def _look_at(self, place: Place) -> None:
-        names = self._found.get(place.directory)
-        if names is None:
-            return
-        entry = self._look(*place)
-        if entry is not None:
-            names[place.name] = entry
-        else:
-            names.pop(place.name, None)
-
-    def _look_at_node(self, key: Key) -> None:
-        status = self._status(key)
-        if status is not None:
-            self._nodes[key] = status
-        else:
-            self._nodes.pop(key, None)
 
     def _look_again(self) -> None:
         """At everything that has been touched meanwhile."""
@@ -210,21 +148,11 @@ class Resync:
         for place, is_of_names in places.items():
             if is_of_names or self._whole.get(place.directory):
                 self._suspects.add(place)
-            self._look_at(place)
+            self._survey.look_at(place)
         nodes, self._touched_nodes = self._touched_nodes, {}
         for key in nodes:
-            if key in self._nodes:
-                self._look_at_node(key)
-
-    def _status(self, key: Key) -> bytes | None:
-        try:
-            return stamp_of(self._export.getattr(key))
-        except OSError:
-            return None
-
-    def _stamp(self, key: Key) -> Stamp | None:
-        status = self._status(key)
-        return stamp(status) if status is not None else None
+            if key in self._survey.nodes:
+                self._survey.look_at_node(key)
 
     # Comparing --------------------------------------------------------------------
 
@@ -238,7 +166,7 @@ class Resync:
         before: dict[Key, dict[bytes, Entry]] = {}
         with self._view.lock:
             own = self._view.changed_places()
-            for key in self._found:
+            for key in self._survey.found:
                 if self._whole[key]:
                     before[key] = dict(known.get(key, {}))
                     continue
@@ -248,7 +176,7 @@ class Resync:
             before[key] = {name: self._told(child) for name, child in children}
         old: dict[Place, Entry] = {}
         new: dict[Place, Entry] = {}
-        for key, names in self._found.items():
+        for key, names in self._survey.found.items():
             was = before[key]
             for name, entry in was.items():
                 old[Place(key, name)] = entry
@@ -277,9 +205,9 @@ class Resync:
     def _compare(
         self, old: Mapping[Place, Entry], new: Mapping[Place, Entry], nodes: Sequence[Key]
     ) -> list[Change]:
-        comparison = Differences(old, new, self._since, self._stamp)
+        comparison = Differences(old, new, self._since, self._survey.stamp)
         changes = comparison.changes()
-        if self._unlisted:
+        if self._survey.unlisted:
             changes.append(Change(Kind.OVERFLOW, None, None))
         named = {entry.key for entry in old.values()}
         named.update(entry.key for entry in new.values())
@@ -291,7 +219,7 @@ class Resync:
     def _of_node(self, key: Key, comparison: Differences, *, is_named: bool) -> list[Change]:
         """What has become of a node that no name tells of."""
         node = self._view.nodes.by_key.get(key)
-        packed = self._nodes.get(key)
+        packed = self._survey.nodes.get(key)
         if packed is None:
             if is_named or node is None or node.dead:
                 return []

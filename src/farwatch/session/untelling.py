@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from farwatch.abi.control import Op, Times
 from farwatch.events import Place
 from farwatch.export.nodes import Node
-from farwatch.session.known import CONTENT, METADATA, Entry
 from farwatch.session.replay import REMOVES, Replay, Where
+from farwatch.session.stamps import CONTENT, METADATA, Entry
 from farwatch.session.view import View
 
 _MAKES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))

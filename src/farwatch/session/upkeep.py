@@ -22,9 +22,11 @@ from itertools import islice
 from typing import Protocol
 
 from farwatch.events import Change, Key, Kind, Place, Record
-from farwatch.session.known import Entry, Known, entry_of, stamp_of
-from farwatch.session.resync import Resync, Surveyed
+from farwatch.session.known import Known
+from farwatch.session.resync import Resync
 from farwatch.session.session import Session
+from farwatch.session.stamps import Entry, entry_of, stamp_of
+from farwatch.session.survey import Surveyed
 
 _STALE_SECONDS = 0.05
 """How long stamps may be stale: what is written time and again is looked at once."""

@@ -38,10 +38,11 @@ from farwatch.session.belief import Belief
 from farwatch.session.doubts import Name
 from farwatch.session.drains import Drains
 from farwatch.session.inodes import ghost_attributes, pack_attributes, with_links
-from farwatch.session.known import Entry, Known
+from farwatch.session.known import Known
 from farwatch.session.links import Links
 from farwatch.session.replay import Replay
 from farwatch.session.settings import Caching
+from farwatch.session.stamps import Entry
 
 __all__ = ["STRAY_SECONDS", "Name", "View"]
 
