@@ -1,4 +1,4 @@
-"""abi/fsnotify.py against messages that a C program has made, in both directions.
+"""abi/fsnotify*.py against messages that a C program has made, in both directions.
 
 golden/fsnotify.c says where its structs and the contents of its messages come from.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from farwatch.abi import fsnotify
+from farwatch.abi import fsnotify, fsnotify_posted
 from farwatch.abi.fsnotify import Dialect, Ended, Event, Marking, Reason, Source
 from farwatch.abi.fuse import IN_HEADER, INIT_IN, INIT_IN_SHORT, OUT_HEADER, Init, Opcode
 from farwatch.events import Mask
@@ -113,12 +113,12 @@ MARKINGS = {
 }
 
 STRUCTS = {
-    "v1_in": (fsnotify.POSTED_IN, {"padding"}),
-    "v1_out": (fsnotify.POSTED_OUT, set[str]()),
-    "v2_in": (fsnotify.AGGREGATED_IN, set[str]()),
-    "v2_out": (fsnotify.AGGREGATED_OUT, {"padding"}),
-    "v3_in": (fsnotify.PARENTED_IN, set[str]()),
-    "v3_out": (fsnotify.PARENTED_OUT, {"padding"}),
+    "v1_in": (fsnotify_posted.POSTED_IN, {"padding"}),
+    "v1_out": (fsnotify_posted.POSTED_OUT, set[str]()),
+    "v2_in": (fsnotify_posted.AGGREGATED_IN, set[str]()),
+    "v2_out": (fsnotify_posted.AGGREGATED_OUT, {"padding"}),
+    "v3_in": (fsnotify_posted.PARENTED_IN, set[str]()),
+    "v3_out": (fsnotify_posted.PARENTED_OUT, {"padding"}),
     "far_begin_in": (fsnotify.BEGIN_IN, {"padding"}),
     "far_begin_out": (fsnotify.BEGIN_OUT, set[str]()),
     "far_mark_in": (fsnotify.MARK_IN, set[str]()),
@@ -135,6 +135,12 @@ def notification(name: str, code: int) -> bytes:
     data = GOLDEN.messages[name]
     assert OUT_HEADER.unpack_from(data) == (len(data), code, 0)
     return data[OUT_HEADER.size :]
+
+
+def decode_marking(dialect: Dialect, data: bytes | memoryview) -> Marking:
+    if dialect is Dialect.CURRENT:
+        return fsnotify.decode_marking(data)
+    return fsnotify_posted.decode_posted_marking(dialect, data)
 
 
 def body(name: str, opcode: int) -> bytes:
@@ -167,7 +173,8 @@ def test_struct(name: str) -> None:
 
 def test_every_struct_and_message_is_compared() -> None:
     assert set(STRUCTS) == set(GOLDEN.sizes)
-    declared = {value for value in vars(fsnotify).values() if isinstance(value, Struct)}
+    both = {**vars(fsnotify), **vars(fsnotify_posted)}
+    declared = {value for value in both.values() if isinstance(value, Struct)}
     assert declared == {layout for layout, _ in STRUCTS.values()}
     own_tests = {"far.begin", "far.begun", "far.marked", "far.take", "far.ended"}
     own_tests |= {"v1.init", "v3.init", "far.init"}
@@ -177,26 +184,26 @@ def test_every_struct_and_message_is_compared() -> None:
 @pytest.mark.parametrize("name", POSTED)
 def test_posted_event(name: str) -> None:
     dialect, event, to_parent = POSTED[name]
-    payload = notification(name, fsnotify.POSTED_NOTIFY)
-    assert fsnotify.decode_posted(dialect, payload) == (event, to_parent)
-    assert fsnotify.decode_posted(dialect, memoryview(payload)) == (event, to_parent)
-    assert fsnotify.encode_posted(dialect, event, to_parent=to_parent) == payload
+    payload = notification(name, fsnotify_posted.POSTED_NOTIFY)
+    assert fsnotify_posted.decode_posted(dialect, payload) == (event, to_parent)
+    assert fsnotify_posted.decode_posted(dialect, memoryview(payload)) == (event, to_parent)
+    assert fsnotify_posted.encode_posted(dialect, event, to_parent=to_parent) == payload
 
 
 @pytest.mark.parametrize("name", ["v1.self", "v2.self", "v3.self"])
 def test_the_node_itself_is_told_no_name(name: str) -> None:
     dialect, event, _ = POSTED[name]
     event = event._replace(parent=DIRECTORY, parent_generation=GENERATION, name=b"x")
-    payload = notification(name, fsnotify.POSTED_NOTIFY)
-    assert fsnotify.encode_posted(dialect, event, to_parent=False) == payload
+    payload = notification(name, fsnotify_posted.POSTED_NOTIFY)
+    assert fsnotify_posted.encode_posted(dialect, event, to_parent=False) == payload
 
 
 @pytest.mark.parametrize("name", ["v1.create.1", "v2.create.1", "v3.create"])
 def test_a_directory_is_told_of_an_entry_as_its_own(name: str) -> None:
     dialect, event, _ = POSTED[name]
     event = event._replace(node=FILE, generation=FILE_GENERATION, parent_generation=GENERATION)
-    payload = notification(name, fsnotify.POSTED_NOTIFY)
-    assert fsnotify.encode_posted(dialect, event, to_parent=True) == payload
+    payload = notification(name, fsnotify_posted.POSTED_NOTIFY)
+    assert fsnotify_posted.encode_posted(dialect, event, to_parent=True) == payload
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -218,10 +225,10 @@ def test_ended() -> None:
 @pytest.mark.parametrize("name", MARKINGS)
 def test_marking(name: str) -> None:
     dialect, marking = MARKINGS[name]
-    opcode = fsnotify.MARK if dialect is Dialect.CURRENT else fsnotify.POSTED_OPCODE
+    opcode = fsnotify.MARK if dialect is Dialect.CURRENT else fsnotify_posted.POSTED_OPCODE
     payload = body(name, opcode)
-    assert fsnotify.decode_marking(dialect, payload) == marking
-    assert fsnotify.decode_marking(dialect, memoryview(payload)) == marking
+    assert decode_marking(dialect, payload) == marking
+    assert decode_marking(dialect, memoryview(payload)) == marking
 
 
 def test_mark_as_a_client_packs_it() -> None:
@@ -233,12 +240,12 @@ def test_mark_as_a_client_packs_it() -> None:
 
 def test_what_init_asks_for() -> None:
     posted = body("v1.init", Opcode.INIT)
-    minor, flags = fsnotify.POSTED_MINOR, fsnotify.POSTED_INIT
+    minor, flags = fsnotify_posted.POSTED_MINOR, fsnotify_posted.POSTED_INIT
     assert INIT_IN_SHORT.unpack(posted) == (7, minor, 131072, flags)
     parented = INIT_IN.unpack_from(body("v3.init", Opcode.INIT))
     assert (parented[1], parented[3] | parented[4] << 32) == (
-        fsnotify.PARENTED_MINOR,
-        Init.INIT_EXT | fsnotify.PARENTED_INIT,
+        fsnotify_posted.PARENTED_MINOR,
+        Init.INIT_EXT | fsnotify_posted.PARENTED_INIT,
     )
     current = INIT_IN.unpack_from(body("far.init", Opcode.INIT))
     assert current[3] | current[4] << 32 == Init.INIT_EXT | fsnotify.HAVE_FSNOTIFY

@@ -1,4 +1,4 @@
-"""abi/fsnotify.py with what may come from a client or a server that means harm."""
+"""abi/fsnotify*.py with what may come from a client or a server that means harm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from farwatch.abi import fsnotify
+from farwatch.abi import fsnotify_posted
 from farwatch.abi.fsnotify import (
     Dialect,
     Ended,
@@ -20,11 +20,10 @@ from farwatch.abi.fsnotify import (
     decode_ended,
     decode_event,
     decode_marking,
-    decode_posted,
     encode_ended,
     encode_event,
-    encode_posted,
 )
+from farwatch.abi.fsnotify_posted import decode_posted, decode_posted_marking, encode_posted
 from farwatch.events import Mask
 from tests.abi.golden.fsnotify import CAPTURE, parse
 
@@ -33,7 +32,8 @@ MESSAGES = parse(CAPTURE.read_text()).messages
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "event": decode_event,
     "ended": decode_ended,
-    **{f"marking {dialect}": partial(decode_marking, dialect) for dialect in Dialect},
+    f"marking {Dialect.CURRENT}": decode_marking,
+    **{f"marking {dialect}": partial(decode_posted_marking, dialect) for dialect in POSTED},
     **{f"posted {dialect}": partial(decode_posted, dialect) for dialect in POSTED},
 }
 ENTRIES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO
@@ -229,15 +229,17 @@ def test_an_unknown_reason(reason: int) -> None:
 @pytest.mark.parametrize("action", [2, 2**32 - 1])
 def test_an_unknown_action(action: int) -> None:
     with pytest.raises(Malformed):
-        decode_marking(Dialect.POSTED, fsnotify.POSTED_IN.pack(Mask.MODIFY, 0, action))
+        decode_posted_marking(
+            Dialect.POSTED, fsnotify_posted.POSTED_IN.pack(Mask.MODIFY, 0, action)
+        )
 
 
 @pytest.mark.parametrize("dialect", [Dialect.POSTED, Dialect.AGGREGATED])
 @pytest.mark.parametrize("name", [b"\0" * 16, b"x" * 16, b"x\0y\0", b"\0x\0\0"])
 def test_a_name_that_does_not_end_in_its_padding(dialect: Dialect, name: bytes) -> None:
-    head = fsnotify.POSTED_OUT.pack(5, Mask.CREATE, len(name), 0)
+    head = fsnotify_posted.POSTED_OUT.pack(5, Mask.CREATE, len(name), 0)
     if dialect is Dialect.AGGREGATED:
-        head = fsnotify.AGGREGATED_OUT.pack(5, Mask.CREATE, len(name), 0, 0)
+        head = fsnotify_posted.AGGREGATED_OUT.pack(5, Mask.CREATE, len(name), 0, 0)
     with pytest.raises(Malformed):
         decode_posted(dialect, head + name)
 
@@ -245,7 +247,7 @@ def test_a_name_that_does_not_end_in_its_padding(dialect: Dialect, name: bytes) 
 @pytest.mark.parametrize("size", [1, 2, 7, 300])
 def test_a_shorter_or_longer_padding_is_understood(size: int) -> None:
     # A server is free to pad otherwise than inotify does.
-    head = fsnotify.POSTED_OUT.pack(5, Mask.CREATE, 1 + size, 0)
+    head = fsnotify_posted.POSTED_OUT.pack(5, Mask.CREATE, 1 + size, 0)
     event, to_parent = decode_posted(Dialect.POSTED, head + b"x" + b"\0" * size)
     assert (event.name, to_parent) == (b"x", True)
 
@@ -254,6 +256,6 @@ def test_a_shorter_or_longer_padding_is_understood(size: int) -> None:
     ("parent", "name", "to_parent"), [(0, b"x", 1), (5, b"", 1), (5, b"x", 2), (5, b"x", 255)]
 )
 def test_a_child_without_its_place(parent: int, name: bytes, to_parent: int) -> None:
-    head = fsnotify.PARENTED_OUT.pack(9, parent, Mask.MODIFY, len(name), 0, to_parent)
+    head = fsnotify_posted.PARENTED_OUT.pack(9, parent, Mask.MODIFY, len(name), 0, to_parent)
     with pytest.raises(Malformed):
         decode_posted(Dialect.PARENTED, head + name)

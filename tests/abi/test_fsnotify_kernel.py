@@ -1,4 +1,4 @@
-"""What the numbers of abi/fsnotify.py mean to a kernel that has none of it.
+"""What the numbers of abi/fsnotify*.py mean to a kernel that has none of it.
 
 The captured INIT of Linux 6.18 (golden/requests-6.18.txt), and /dev/fuse of this machine.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from farwatch.abi import fsnotify, fuse
+from farwatch.abi import fsnotify, fsnotify_posted, fuse
 from farwatch.abi.fuse import Init, Notify, Opcode
 from farwatch.linux.mounts import umount
 from farwatch.session.reply import Reply
@@ -111,9 +111,9 @@ def test_what_the_posted_init_flags_mean_in_6_18() -> None:
     assert init.size == fuse.INIT_IN.size
     assert init.minor >= 45
     # Both are offered, and neither is the RFC's: to take them for it would be a guess.
-    assert Init.INIT_EXT == fsnotify.POSTED_INIT
-    assert init.flags & fsnotify.POSTED_INIT
-    assert init.flags & fsnotify.PARENTED_INIT
+    assert Init.INIT_EXT == fsnotify_posted.POSTED_INIT
+    assert init.flags & fsnotify_posted.POSTED_INIT
+    assert init.flags & fsnotify_posted.PARENTED_INIT
     assert not init.flags & fsnotify.HAVE_FSNOTIFY
 
 
@@ -122,7 +122,7 @@ def test_this_kernel_offers_no_fsnotify(mounted: Mounted) -> None:
     init = mounted.offer
     assert not init.flags & fsnotify.HAVE_FSNOTIFY
     # Its bit 30, if set, stands in an INIT that is not the 16 bytes of 2021.
-    assert not init.flags & fsnotify.POSTED_INIT or init.size == fuse.INIT_IN.size
+    assert not init.flags & fsnotify_posted.POSTED_INIT or init.size == fuse.INIT_IN.size
 
 
 @pytest.mark.root
@@ -138,7 +138,7 @@ def test_this_kernel_refuses_what_it_does_not_know(mounted: Mounted, name: str) 
 def test_what_was_posted_is_something_else_by_now(mounted: Mounted, name: str) -> None:
     # 8 is INC_EPOCH since 7.44, and its kernels do not look at what else is in it: an
     # event sent by guess has every name forgotten, and nobody is told of an error.
-    assert fsnotify.POSTED_NOTIFY == Notify.INC_EPOCH
+    assert fsnotify_posted.POSTED_NOTIFY == Notify.INC_EPOCH
     mounted.looked_up()
     assert mounted.looked_up() == 0
     known = mounted.offer.minor >= 44

@@ -15,8 +15,9 @@ spoken only with a client that cannot mean those.
     (2022)       server was told to expect it       51                 one; code 8
     CURRENT      bit 61 of INIT (flags2 bit 29)     opcode 0x46570002  below; code 0x4657
 
-What 51, 30, 34 and 8 are otherwise: TMPFILE, INIT_EXT, CREATE_SUPP_GROUP, INC_EPOCH.
-CURRENT's numbers are far outside of what is given out one by one.
+Here are the layouts of CURRENT, whose numbers are far outside of what is given out one by
+one, and the messages as all dialects mean them; the layouts of the other three are in
+``farwatch.abi.fsnotify_posted``.
 
 CURRENT.  After INIT the client says how it wants its events (BEGIN, on the root), and then
 what it watches (MARK, on a node; mask 0 removes).  A node is its id and its generation.
@@ -36,18 +37,6 @@ what it watches (MARK, on a node; mask 0 removes).  A node is its id and its gen
 Little endian, names are bytes without a NUL, lengths are in bytes.  A sequence counts the
 events and endings sent to one client from 1, and is never used twice.  docs/protocol.md
 has the whole of it.
-
-What was posted.  POSTED and AGGREGATED carry a name as inotify(7) hands it out: with its
-NUL, padded with NULs to a multiple of 16, ``namelen`` counting all of these.  PARENTED
-carries it bare.  Its three forms of event:
-
-    inode      parent     notify_parent  name
-    directory  0          0              entry    CREATE, DELETE, MOVED_FROM, MOVED_TO, and
-                                                  what happened to a child without a node
-    child      directory  1              entry    what happened to a child; ON_CHILD is set
-    node       0          0              none     what happened to the node itself
-
-The generation is the inode's, in each of them.
 """
 
 from __future__ import annotations
@@ -62,17 +51,6 @@ VERSION = 1
 NAME_MAX = 255
 """limits.h."""
 
-# Numbers that were posted.
-
-POSTED_OPCODE = 51
-POSTED_NOTIFY = 8
-POSTED_INIT = 1 << 30
-POSTED_MINOR = 36
-PARENTED_INIT = 1 << 34
-PARENTED_MINOR = 38
-
-# Numbers of the current dialect.
-
 HAVE_FSNOTIFY = 1 << 61
 """Init flag: bit 29 of ``flags2``."""
 BEGIN = 0x4657_0001
@@ -80,23 +58,6 @@ MARK = 0x4657_0002
 TAKE = 0x4657_0003
 NOTIFY_EVENT = 0x4657
 NOTIFY_ENDED = 0x4658
-
-POSTED_IN = Struct("<QQI4x")
-"""mask, group, action (``Action``)."""
-AGGREGATED_IN = Struct("<II")
-"""mask, generation."""
-PARENTED_IN = Struct("<Q")
-"""mask."""
-POSTED_OUT = Struct("<QQII")
-"""inode, mask, namelen, cookie; behind it the name, padded."""
-AGGREGATED_OUT = Struct("<QQIII4x")
-"""inode, mask, namelen, cookie, generation; behind it the name, padded."""
-PARENTED_OUT = Struct("<QQQIIB7x")
-"""inode, parent, mask, namelen, generation, notify_parent; behind it the name, bare."""
-PADDED = 16
-"""``sizeof(struct inotify_event)``, to a multiple of which inotify(7) pads a name."""
-ON_CHILD = 0x0800_0000
-"""FAN_EVENT_ON_CHILD of fanotify(7), which PARENTED sets with ``notify_parent``."""
 
 BEGIN_IN = Struct("<III4x")
 """version, mode (``Mode``), flags (0)."""
@@ -129,7 +90,6 @@ KINDS = (
     | Mask.MOVE_SELF
 )
 """What a mask may ask for: inotify(7)'s kinds."""
-_ENTRIES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO
 
 
 class Dialect(StrEnum):
@@ -139,13 +99,6 @@ class Dialect(StrEnum):
     AGGREGATED = "aggregated"
     PARENTED = "parented"
     CURRENT = "current"
-
-
-class Action(IntEnum):
-    """What a POSTED request does with a mark."""
-
-    REMOVE = 0
-    ADD = 1
 
 
 class Mode(IntEnum):
@@ -295,7 +248,7 @@ def decode_event(data: bytes | memoryview) -> Event:
     name, new_name = names[:size], names[size:]
     if bool(parent) != bool(name) or bool(new_parent) != bool(new_name):
         raise Malformed("EVENT: a name without a directory, or a directory without a name")
-    if not all(_is_entry(each) for each in (name, new_name) if each):
+    if not all(is_entry(each) for each in (name, new_name) if each):
         raise Malformed("EVENT: not a name")
     return Event(
         mask,
@@ -328,102 +281,16 @@ def decode_ended(data: bytes | memoryview) -> Ended:
         raise Malformed(f"ENDED: {reason_}") from None
 
 
-def decode_marking(dialect: Dialect, data: bytes | memoryview) -> Marking:
-    """What an FSNOTIFY request asks for.  Raises Malformed."""
+def decode_marking(data: bytes | memoryview) -> Marking:
+    """What MARK of the current dialect asks for.  Raises Malformed."""
     try:
-        match dialect:
-            case Dialect.POSTED:
-                mask, group, action = POSTED_IN.unpack(data)
-                return Marking(mask if Action(action) is Action.ADD else 0, None, group=group)
-            case Dialect.AGGREGATED:
-                mask, generation = AGGREGATED_IN.unpack(data)
-                return Marking(mask, generation)
-            case Dialect.PARENTED:
-                (mask,) = PARENTED_IN.unpack(data)
-                return Marking(mask, None)
-            case Dialect.CURRENT:
-                generation, mask, flags = MARK_IN.unpack(data)
-                return Marking(mask, generation, flags)
-    except (error, ValueError) as reason:
-        raise Malformed(f"FSNOTIFY ({dialect}): {reason}") from None
-
-
-def encode_posted(dialect: Dialect, event: Event, *, to_parent: bool) -> bytes:
-    """An event in one of the dialects that were posted, which tell one inode at a time.
-
-    ``to_parent`` has it told to the directory, with the name, else to the node itself.
-    """
-    if dialect is Dialect.PARENTED:
-        return _encode_parented(event, to_parent=to_parent)
-    inode, generation, name = event.node, event.generation, b""
-    if to_parent:
-        inode, generation, name = event.parent, event.parent_generation, _padded(event.name)
-    if dialect is Dialect.POSTED:
-        return POSTED_OUT.pack(inode, event.mask, len(name), event.cookie) + name
-    return AGGREGATED_OUT.pack(inode, event.mask, len(name), event.cookie, generation) + name
-
-
-def _encode_parented(event: Event, *, to_parent: bool) -> bytes:
-    inode, parent, generation = event.node, 0, event.generation
-    mask, name = event.mask, b""
-    if to_parent:
-        name = event.name
-        if event.mask & _ENTRIES or not event.node:
-            inode, generation = event.parent, event.parent_generation
-        else:
-            parent, mask = event.parent, event.mask | ON_CHILD
-    return PARENTED_OUT.pack(inode, parent, mask, len(name), generation, bool(parent)) + name
-
-
-def decode_posted(dialect: Dialect, data: bytes | memoryview) -> tuple[Event, bool]:
-    """The reverse of ``encode_posted``.  Raises Malformed."""
-    if dialect is Dialect.PARENTED:
-        return _decode_parented(data)
-    layout = POSTED_OUT if dialect is Dialect.POSTED else AGGREGATED_OUT
-    try:
-        inode, mask, size, cookie, *rest = layout.unpack_from(data)
+        generation, mask, flags = MARK_IN.unpack(data)
     except error as reason:
-        raise Malformed(f"FSNOTIFY ({dialect}): {reason}") from None
-    generation = rest[0] if rest else 0
-    padded = _behind(dialect, layout, data, size)
-    if not padded:
-        return Event(mask, inode, cookie=cookie, generation=generation), False
-    name = padded.rstrip(b"\0")
-    if len(name) == len(padded) or not _is_entry(name):
-        raise Malformed(f"FSNOTIFY ({dialect}): not a name")
-    return Event(mask, 0, inode, name, cookie=cookie, parent_generation=generation), True
+        raise Malformed(f"FSNOTIFY ({Dialect.CURRENT}): {reason}") from None
+    return Marking(mask, generation, flags)
 
 
-def _decode_parented(data: bytes | memoryview) -> tuple[Event, bool]:
-    dialect = Dialect.PARENTED
-    try:
-        inode, parent, mask, size, generation, to_parent = PARENTED_OUT.unpack_from(data)
-    except error as reason:
-        raise Malformed(f"FSNOTIFY ({dialect}): {reason}") from None
-    name = _behind(dialect, PARENTED_OUT, data, size)
-    if name and not _is_entry(name):
-        raise Malformed(f"FSNOTIFY ({dialect}): not a name")
-    if to_parent:
-        if to_parent != 1 or not parent or not name:
-            raise Malformed(f"FSNOTIFY ({dialect}): an event on a child without its place")
-        return Event(mask & ~ON_CHILD, inode, parent, name, generation=generation), True
-    if name:
-        return Event(mask, 0, inode, name, parent_generation=generation), True
-    return Event(mask, inode, generation=generation), False
-
-
-def _behind(dialect: Dialect, layout: Struct, data: bytes | memoryview, size: int) -> bytes:
-    rest = bytes(data[layout.size :])
-    if len(rest) != size:
-        raise Malformed(f"FSNOTIFY ({dialect}): a name of {size} in {len(rest)} bytes")
-    return rest
-
-
-def _padded(name: bytes) -> bytes:
-    return name.ljust((len(name) // PADDED + 1) * PADDED, b"\0")
-
-
-def _is_entry(name: bytes) -> bool:
+def is_entry(name: bytes) -> bool:
     """Whether a directory can have an entry of that name, other than ``.`` and ``..``."""
     return (
         0 < len(name) <= NAME_MAX

@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import KeysView
 
-from farwatch.abi import fsnotify, fuse
+from farwatch.abi import fsnotify, fsnotify_posted, fuse
 from farwatch.abi.fuse import Opcode
 from farwatch.events import Key
 from farwatch.export.checked import CheckedExport
@@ -35,7 +35,7 @@ _UID_OFFSET = 24
 _IDS = struct.Struct("<II")
 """uid and gid in ``fuse_in_header``."""
 _NO_ID = 0xFFFF_FFFF
-_PLACING = frozenset((fsnotify.MARK, fsnotify.POSTED_OPCODE))
+_PLACING = frozenset((fsnotify.MARK, fsnotify_posted.POSTED_OPCODE))
 """What places a watch: what happened before must not be told to it."""
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
 

@@ -6,13 +6,12 @@ import errno
 from typing import NamedTuple
 
 from farwatch.abi import fuse
-from farwatch.abi.fsnotify import (
-    HAVE_FSNOTIFY,
+from farwatch.abi.fsnotify import HAVE_FSNOTIFY, Dialect
+from farwatch.abi.fsnotify_posted import (
     PARENTED_INIT,
     PARENTED_MINOR,
     POSTED_INIT,
     POSTED_MINOR,
-    Dialect,
 )
 from farwatch.abi.fuse import Init
 from farwatch.session.request import fail

@@ -21,13 +21,19 @@ import os
 from collections.abc import Callable, Mapping
 
 from farwatch.abi import fsnotify, fuse
+from farwatch.abi.fsnotify_posted import (
+    AGGREGATED_IN,
+    POSTED_IN,
+    POSTED_OPCODE,
+    decode_posted_marking,
+)
 from farwatch.session.request import Handler, Payload, Placed, Request, fail
 
 _ANY_ACCESS = os.R_OK | os.W_OK | os.X_OK
-_MARKS = (fsnotify.MARK, fsnotify.POSTED_OPCODE)
+_MARKS = (fsnotify.MARK, POSTED_OPCODE)
 _BY_SIZE = {
-    fsnotify.POSTED_IN.size: fsnotify.Dialect.POSTED,
-    fsnotify.AGGREGATED_IN.size: fsnotify.Dialect.AGGREGATED,
+    POSTED_IN.size: fsnotify.Dialect.POSTED,
+    AGGREGATED_IN.size: fsnotify.Dialect.AGGREGATED,
 }
 """AGGREGATED's mask and generation are PARENTED's mask, whose upper half nobody uses."""
 
@@ -76,6 +82,6 @@ def _gives_up(request: Request) -> bool:
         return size == fsnotify.MARK_IN.size and not fsnotify.MARK_IN.unpack(request.body)[1]
     dialect = _BY_SIZE.get(size)
     try:
-        return dialect is not None and not fsnotify.decode_marking(dialect, request.body).mask
+        return dialect is not None and not decode_posted_marking(dialect, request.body).mask
     except fsnotify.Malformed:
         return False

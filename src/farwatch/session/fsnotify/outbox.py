@@ -21,14 +21,13 @@ from farwatch.abi.fsnotify import (
     NAME_MAX,
     NOTIFY_ENDED,
     NOTIFY_EVENT,
-    POSTED_NOTIFY,
     Dialect,
     Ended,
     Event,
     encode_ended,
     encode_event,
-    encode_posted,
 )
+from farwatch.abi.fsnotify_posted import POSTED_NOTIFY, encode_posted
 from farwatch.events import Mask
 
 _OVERFLOW = int(Mask.Q_OVERFLOW)

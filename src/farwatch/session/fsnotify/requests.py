@@ -29,14 +29,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from farwatch.abi.fsnotify import (
-    AGGREGATED_IN,
     BEGIN,
     BEGIN_IN,
     BEGIN_OUT,
     KINDS,
     MARK,
     MARK_OUT,
-    POSTED_OPCODE,
     TAKE,
     TAKE_IN,
     VERSION,
@@ -47,6 +45,11 @@ from farwatch.abi.fsnotify import (
     Mode,
     Reason,
     decode_marking,
+)
+from farwatch.abi.fsnotify_posted import (
+    AGGREGATED_IN,
+    POSTED_OPCODE,
+    decode_posted_marking,
 )
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.fsnotify.marks import Marks
@@ -289,6 +292,8 @@ def _must_be(request: Request, layout: struct.Struct) -> None:
 
 def _decoded(dialect: Dialect, request: Request) -> Marking:
     try:
-        return decode_marking(dialect, request.body)
+        if dialect is Dialect.CURRENT:
+            return decode_marking(request.body)
+        return decode_posted_marking(dialect, request.body)
     except Malformed as error:
         raise fail(errno.EINVAL, str(error)) from None
