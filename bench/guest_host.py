@@ -18,8 +18,9 @@ from bench.figures import Latency, latency
 from bench.latency import Subject
 from bench.watching import Deaf
 from farwatch.abi import control, fuse
-from farwatch.abi.control import Step, WatchFlag
+from farwatch.abi.control import WatchFlag
 from farwatch.abi.fuse import Init, Opcode
+from farwatch.abi.steps import Step, decode_batch
 from farwatch.cli.failure import Failure
 from farwatch.transports.vhost.frontend import Frontend, Pending
 
@@ -78,7 +79,7 @@ class Agent:
     def _next(self, reply: bytes) -> list[Step]:
         """The steps of an answer; the next WAIT is parked."""
         data = _payload(reply)[fuse.IOCTL_OUT.size :]
-        number, _, _, steps = control.decode_batch(data)
+        number, _, _, steps = decode_batch(data)
         self._parked = self._park(number)
         return steps
 

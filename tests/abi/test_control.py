@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from farwatch.abi import control
-from farwatch.abi.control import Hello, Late, Malformed, Step, Watched, WatchFlag
+from farwatch.abi.control import Hello, Late, Malformed, Watched, WatchFlag
+from farwatch.abi.steps import BATCH, BATCH_ROOM, Op, Step, decode_batch, encode_batch, step_size
 
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 NAMES = st.binary(max_size=255).filter(control.is_name)
@@ -50,7 +51,7 @@ def test_wait_on_the_wire() -> None:
 
 def test_batch_on_the_wire() -> None:
     step = Step(7, 1, b"a", 17, b"bc", 2, 5, 6)
-    assert control.encode_batch(9, 1, 65535, [step]) == bytes.fromhex(
+    assert encode_batch(9, 1, 65535, [step]) == bytes.fromhex(
         "0900000000000000 01000000 ffff0000 01000000"
         "07 01 02 00 02000000 0100000000000000 1100000000000000"
         "0500000000000000 0600000000000000 61 6263"
@@ -67,11 +68,11 @@ def test_watch_on_the_wire() -> None:
 
 @given(U64, U32, U32, st.lists(STEPS, max_size=20))
 def test_batch(number: int, flags: int, sequence: int, steps: list[Step]) -> None:
-    message = control.encode_batch(number, flags, sequence, steps)
-    assert control.decode_batch(message) == (number, flags, sequence, steps)
-    assert len(message) == control.BATCH.size + sum(map(control.step_size, steps))
+    message = encode_batch(number, flags, sequence, steps)
+    assert decode_batch(message) == (number, flags, sequence, steps)
+    assert len(message) == BATCH.size + sum(map(step_size, steps))
     # The ioctl's buffer is longer than the message, and holds what was there before.
-    assert control.decode_batch(message + b"\xff" * 40)[3] == steps
+    assert decode_batch(message + b"\xff" * 40)[3] == steps
 
 
 @given(U64, st.lists(FAILURES, max_size=30), st.lists(st.builds(Late, U32, U32), max_size=30))
@@ -125,9 +126,9 @@ def test_a_scan_that_took_over_an_hour_is_capped() -> None:
 
 
 def test_a_full_batch_fits_the_buffer() -> None:
-    step = Step(control.Op.RENAME, 1, b"n" * 255, 2, b"m" * 255)
-    count = control.BATCH_ROOM // control.step_size(step)
-    assert len(control.encode_batch(1, 0, 0, [step] * count)) <= control.BUFFER_SIZE
+    step = Step(Op.RENAME, 1, b"n" * 255, 2, b"m" * 255)
+    count = BATCH_ROOM // step_size(step)
+    assert len(encode_batch(1, 0, 0, [step] * count)) <= control.BUFFER_SIZE
 
 
 # What is no message ------------------------------------------------------------------
@@ -136,7 +137,7 @@ def test_a_full_batch_fits_the_buffer() -> None:
 @given(JUNK)
 def test_junk_is_malformed_or_something_and_never_another_error(junk: bytes) -> None:
     for decode in (
-        control.decode_batch,
+        decode_batch,
         control.decode_wait,
         control.decode_watches,
         control.decode_hello,
@@ -149,10 +150,10 @@ def test_junk_is_malformed_or_something_and_never_another_error(junk: bytes) -> 
 
 @given(st.lists(STEPS, min_size=1, max_size=5), st.data())
 def test_a_cut_off_batch_is_malformed(steps: list[Step], data: st.DataObject) -> None:
-    message = control.encode_batch(1, 0, 0, steps)
+    message = encode_batch(1, 0, 0, steps)
     cut = data.draw(st.integers(0, len(message) - 1))
     with pytest.raises(Malformed):
-        control.decode_batch(message[:cut])
+        decode_batch(message[:cut])
 
 
 @given(st.lists(FAILURES, min_size=1, max_size=5), st.data())
@@ -192,7 +193,7 @@ def test_more_failures_than_there_is_room_for(count: int) -> None:
 
 def test_a_huge_count_of_steps_ends_where_the_message_does() -> None:
     with pytest.raises(Malformed):
-        control.decode_batch(struct.pack("<QIII", 1, 0, 0, 0xFFFF_FFFF) + bytes(4096))
+        decode_batch(struct.pack("<QIII", 1, 0, 0, 0xFFFF_FFFF) + bytes(4096))
 
 
 def test_a_hello_without_a_hidden_name_is_malformed() -> None:
@@ -204,7 +205,7 @@ def test_a_hello_without_a_hidden_name_is_malformed() -> None:
 def test_no_name_leads_out_of_the_mount(name: bytes) -> None:
     for step in (Step(5, 1, name), Step(7, 1, b"a", 1, name)):
         with pytest.raises(Malformed, match="path"):
-            control.decode_batch(control.encode_batch(1, 0, 0, [Step(5, 1, b"a"), step]))
+            decode_batch(encode_batch(1, 0, 0, [Step(5, 1, b"a"), step]))
     with pytest.raises(Malformed):
         control.decode_hello(control.encode_hello(Hello(1, 2, 3, name)))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from farwatch.abi.control import Op, Step
+from farwatch.abi.steps import Op, Step
 from farwatch.linux import mounts
 
 _CLONE_NEWPID = 0x20000000

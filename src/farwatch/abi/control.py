@@ -8,7 +8,7 @@ are bytes without a NUL, lengths are in bytes.
             server -> agent  version, fsuid, generation, name of the hidden directory
     WAIT    agent -> server  the batch that is done, an errno for each step that failed, and
                              the outcome of earlier steps that were EINPROGRESS
-            server -> agent  the next batch: its number, flags, first sequence, steps
+            server -> agent  the next batch of steps (``farwatch.abi.steps``)
     WATCH   agent -> server  what somebody in the client watches, after a scan
     PLACE   agent -> server  a directory's node id
             server -> agent  the id of a directory above it, and the path from there
@@ -20,14 +20,14 @@ An ioctl number is ``_IOWR('w', n, size)`` of asm-generic/ioctl.h.  In a FUSE io
 the size is both what the kernel copies in and the room for what it copies out, and
 has 14 bits: at most 16,383 bytes either way.
 
-This file and ``farwatch.agent`` are all that a guest needs: standard library only.
+All of it runs in a guest as well, so nothing beyond the standard library is needed here.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from struct import Struct
 from typing import NamedTuple
 
@@ -65,10 +65,6 @@ FAILURE = Struct("<II")
 NOT_TRIED = 0xFFFF_FFFF
 """In place of an errno: an earlier step about names failed, and what follows it has to
 wait for what the server does instead."""
-BATCH = Struct("<QIII")
-"""number, flags, sequence of the first step, number of steps.  While the agent is on the
-step with sequence n its thread's fsuid is ``FIRST_UID + n``, so that each of its requests
-says which step it belongs to; after ``SEQUENCES - 1`` comes 0."""
 WATCH_IN = Struct("<III")
 """flags, duration of the scan in microseconds, number of watches."""
 WATCHED = Struct("<QII")
@@ -88,15 +84,6 @@ class HelloFlag(IntFlag):
     ever: the one that was replaced asks again in this way, lest the server was restarted."""
 
 
-class BatchFlag(IntFlag):
-    """What a batch asks for besides its steps."""
-
-    SCAN = 1
-    """Scan for watches now: somebody has been active in the client."""
-    RELEASE = 2
-    """Close every descriptor kept for an OPEN: nobody asks for them any more."""
-
-
 class WatchFlag(IntFlag):
     """What a scan found besides watches on single inodes."""
 
@@ -112,105 +99,8 @@ class WatchFlag(IntFlag):
     """A permission listener can hold up an open."""
 
 
-class Op(IntEnum):
-    """What the agent does for a step.  ``directory`` and ``name`` say where."""
-
-    MKNOD = 1
-    MKDIR = 2
-    SYMLINK = 3
-    LINK = 4
-    """Gives what has the name in the hidden directory ``new_name`` as well."""
-    UNLINK = 5
-    RMDIR = 6
-    RENAME = 7
-    """To ``new_directory`` and ``new_name``; ``argument`` is renameat2's flags."""
-    TOUCH = 8
-    """``utimensat`` of the times in ``argument`` (``Times``): MODIFY, ACCESS or ATTRIB."""
-    OPEN_CLOSE = 9
-    """Opens with the access mode in ``argument`` and closes."""
-    OPEN = 10
-    """Opens with the access mode in ``argument`` and keeps the file under ``token``."""
-    CLOSE = 11
-    """Closes the file kept under ``token``."""
-    PIN = 12
-    """Keeps an O_PATH descriptor under ``token``."""
-    UNPIN = 13
-    LOOK = 14
-    """Looks the name up, so that the client's tree is as it was told."""
-    WRITE = 15
-    """Writes one byte through the file kept under ``token``."""
-    READ = 16
-    """Reads one byte through the file kept under ``token``."""
-
-
-KNOWN = 1 << 8
-"""In the ``argument`` of a step that opens: the client's kernel is known to believe that the
-name holds what it does, a regular file or a directory; it need not be looked at first."""
-
-
-AGAIN = 1
-"""In the ``argument`` of LOOK: the client's kernel may believe something else of the name, and
-is to ask for it although it need not."""
-
-ABOUT_NAMES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR, Op.RENAME))
-"""Steps that change what names hold.  When one fails the rest of its batch is not tried."""
-
-
-class Times(IntFlag):
-    """Which times a TOUCH sets; the kernel makes the event of it (fsnotify_change)."""
-
-    ACCESS = 1
-    MODIFY = 2
-    ATTRIB = 3
-
-
-class Step(NamedTuple):
-    """One thing for the agent to do.
-
-    Directories are node ids; an empty name means the directory itself.  ``pin`` is the
-    token of a pin to act through, in place of a name; ``token`` what a step keeps
-    something under, or uses.  In a step that takes a name, ``pin`` is the pin of the inode
-    that loses it: its attributes are asked for afterwards.
-    """
-
-    op: int
-    directory: int = 0
-    name: bytes = b""
-    new_directory: int = 0
-    new_name: bytes = b""
-    argument: int = 0
-    token: int = 0
-    pin: int = 0
-
-
-_STEP = Struct("<BBBBIQQQQ")
-
-
 class Malformed(ValueError):
     """A message that the layouts above do not allow."""
-
-
-def step_size(step: Step) -> int:
-    """The bytes that a step takes in a batch."""
-    return _STEP.size + len(step.name) + len(step.new_name)
-
-
-BATCH_ROOM = BUFFER_SIZE - BATCH.size
-"""Bytes for steps in one batch."""
-
-
-def encode_batch(number: int, flags: int, sequence: int, steps: Iterable[Step]) -> bytes:
-    """A batch as WAIT's answer.  The caller keeps it within ``BATCH_ROOM``."""
-    pack = _STEP.pack
-    parts = [b""]
-    for op, directory, name, new_directory, new_name, argument, token, pin in steps:
-        parts.append(
-            pack(op, len(name), len(new_name), 0, argument, directory, new_directory, token, pin)
-        )
-        parts.append(name)
-        parts.append(new_name)
-    parts[0] = BATCH.pack(number, flags, sequence, (len(parts) - 1) // 3)
-    return b"".join(parts)
 
 
 def is_name(name: bytes) -> bool:
@@ -219,43 +109,6 @@ def is_name(name: bytes) -> bool:
     The agent is root in the client: by no name may a server lead it out of the mount.
     """
     return b"/" not in name and b"\0" not in name and name != b".."
-
-
-def decode_batch(message: bytes | memoryview) -> tuple[int, int, int, list[Step]]:
-    """A batch's number, flags, first sequence and steps.  Raises Malformed."""
-    try:
-        number, flags, sequence, count = BATCH.unpack_from(message, 0)
-        steps = list(_decode_steps(bytes(message[BATCH.size :]), count))
-    except struct.error as error:
-        raise Malformed(f"batch: {error}") from None
-    return number, flags, sequence, steps
-
-
-def _decode_steps(message: bytes, count: int) -> Iterator[Step]:
-    offset = 0
-    size = _STEP.size
-    for _ in range(count):
-        op, length, new_length, _, argument, directory, new_directory, token, pin = (
-            _STEP.unpack_from(message, offset)
-        )
-        middle = offset + size + length
-        end = middle + new_length
-        if end > len(message):
-            raise Malformed("batch: a name ends outside the message")
-        name, new_name = message[offset + size : middle], message[middle:end]
-        if not (is_name(name) and is_name(new_name)):
-            raise Malformed("batch: a name that is a path")
-        yield Step(
-            op,
-            directory,
-            name,
-            new_directory,
-            new_name,
-            argument,
-            token,
-            pin,
-        )
-        offset = end
 
 
 class Late(NamedTuple):

@@ -21,16 +21,8 @@ from __future__ import annotations
 import os
 import time
 
-from farwatch.abi.control import (
-    ABOUT_NAMES,
-    NOT_TRIED,
-    SEQUENCES,
-    BatchFlag,
-    Hello,
-    HelloFlag,
-    Late,
-    Step,
-)
+from farwatch.abi.control import NOT_TRIED, SEQUENCES, Hello, HelloFlag, Late
+from farwatch.abi.steps import ABOUT_NAMES, BatchFlag, Step
 from farwatch.agent.channel import Channel
 from farwatch.agent.endings import SERVER_GONE, Replaced
 from farwatch.agent.mountpoint import MountPoint

@@ -7,7 +7,8 @@ import errno
 from collections.abc import Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import Hello, Late, Step, Watched
+from farwatch.abi.control import Hello, Late, Watched
+from farwatch.abi.steps import Step, decode_batch
 from farwatch.agent.endings import NotServed, Replaced
 from farwatch.linux.files import ioctl
 
@@ -63,7 +64,7 @@ class Channel:
         """
         message = control.encode_wait(done, failures, late)
         try:
-            return control.decode_batch(self._exchange(control.WAIT, message))
+            return decode_batch(self._exchange(control.WAIT, message))
         except control.Malformed:
             raise NotServed("its server sends what an agent cannot do") from None
 

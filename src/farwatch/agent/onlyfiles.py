@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
 
-from farwatch.abi.control import KNOWN
+from farwatch.abi.steps import KNOWN
 from farwatch.agent.marks import DIRECTORY
 from farwatch.agent.names import PATH, ask_again, open_name
 from farwatch.linux import files

@@ -15,7 +15,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from farwatch.abi.control import Op, Step
+from farwatch.abi.steps import Op, Step
 
 WAIT_SECONDS = 0.05
 OPENING = frozenset((Op.OPEN, Op.OPEN_CLOSE, Op.CLOSE, Op.WRITE, Op.READ))

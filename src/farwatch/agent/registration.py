@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from farwatch.abi.control import NO_UID, Hello, HelloFlag, Step
+from farwatch.abi.control import NO_UID, Hello, HelloFlag
+from farwatch.abi.steps import Step
 from farwatch.agent.channel import Channel
 from farwatch.agent.endings import NotServed
 from farwatch.agent.kept import Kept

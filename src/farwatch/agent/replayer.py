@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from farwatch.abi.control import AGAIN, HIDDEN_ID, ROOT_ID, Hello, Op, Step, Times
+from farwatch.abi.control import HIDDEN_ID, ROOT_ID, Hello
+from farwatch.abi.steps import AGAIN, Op, Step, Times
 from farwatch.agent.directories import Directories
 from farwatch.agent.kept import Kept
 from farwatch.agent.marks import Marks

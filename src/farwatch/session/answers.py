@@ -32,8 +32,8 @@ import struct
 from collections.abc import Callable
 
 from farwatch.abi import fuse
-from farwatch.abi.control import Op, Times
 from farwatch.abi.fuse import Opcode, Valid
+from farwatch.abi.steps import Op, Times
 from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
 from farwatch.session.inodes import impossible, with_links

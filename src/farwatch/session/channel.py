@@ -13,7 +13,8 @@ from __future__ import annotations
 import errno
 
 from farwatch.abi import control, fuse
-from farwatch.abi.control import BatchFlag, HelloFlag, Malformed
+from farwatch.abi.control import HelloFlag, Malformed
+from farwatch.abi.steps import BatchFlag
 from farwatch.events import Mask
 from farwatch.export.nodes import ROOT_ID
 from farwatch.session.agents import KnownThreads

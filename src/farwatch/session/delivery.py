@@ -28,7 +28,8 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from farwatch.abi import control
-from farwatch.abi.control import NOT_TRIED, Late, Op
+from farwatch.abi.control import NOT_TRIED, Late
+from farwatch.abi.steps import BATCH_ROOM, Op, encode_batch, step_size
 from farwatch.session.replay import Replay
 from farwatch.session.view import View
 
@@ -229,7 +230,7 @@ class Delivery:
     def _next_batch(self) -> bytes:
         flags, self._flags = self._flags, 0
         self._number += 1
-        room = control.BATCH_ROOM
+        room = BATCH_ROOM
         batch = self._batch
         queue = self._queue
         while queue and len(batch) < _MOST_STEPS:
@@ -238,7 +239,7 @@ class Delivery:
                 self._over(queue.popleft())
                 queue.extendleft(reversed(replay.instead))
                 continue
-            room -= control.step_size(replay.step)
+            room -= step_size(replay.step)
             if room < 0:
                 break
             self._arm(queue.popleft())
@@ -247,9 +248,7 @@ class Delivery:
             self._needed = 0
         self._handed_over = time.monotonic()
         sequence = batch[0].sequence if batch else self._first
-        return control.encode_batch(
-            self._number, flags, sequence, (replay.step for replay in batch)
-        )
+        return encode_batch(self._number, flags, sequence, (replay.step for replay in batch))
 
     def _arm(self, replay: Replay) -> None:
         replay.sequence = self._first

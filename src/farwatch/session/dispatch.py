@@ -12,8 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from farwatch.abi.control import BatchFlag
 from farwatch.abi.fuse import Opcode
+from farwatch.abi.steps import BatchFlag
 from farwatch.events import Place
 from farwatch.session.delivery import Delivery
 from farwatch.session.interest import Interest

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from farwatch.abi import fuse
-from farwatch.abi.control import ABOUT_NAMES, FIRST_UID, SEQUENCES, Op
+from farwatch.abi.control import FIRST_UID, SEQUENCES
 from farwatch.abi.fuse import Opcode
+from farwatch.abi.steps import ABOUT_NAMES, Op
 from farwatch.session.replay import Replay, Where
 from farwatch.session.request import Request
 from farwatch.session.view import View

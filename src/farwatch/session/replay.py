@@ -13,7 +13,8 @@ How the requests are answered: answers.py.
 
 from __future__ import annotations
 
-from farwatch.abi.control import FIRST_UID, LAST_UID, Op, Step
+from farwatch.abi.control import FIRST_UID, LAST_UID
+from farwatch.abi.steps import Op, Step
 from farwatch.export.nodes import Node
 
 REMOVES = frozenset((Op.UNLINK, Op.RMDIR))

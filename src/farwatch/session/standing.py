@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 
-from farwatch.abi.control import HIDDEN_ID, Op
+from farwatch.abi.control import HIDDEN_ID
+from farwatch.abi.steps import Op
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.replay import Replay, Where
 from farwatch.session.request import fail

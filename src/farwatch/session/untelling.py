@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from farwatch.abi.control import Op, Times
+from farwatch.abi.steps import Op, Times
 from farwatch.events import Place
 from farwatch.export.nodes import Node
 from farwatch.session.replay import REMOVES, Replay, Where

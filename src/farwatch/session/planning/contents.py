@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
 
-from farwatch.abi.control import Op, Step, Times
+from farwatch.abi.steps import Op, Step, Times
 from farwatch.events import Change, Key, Kind
 from farwatch.session.planning.batch import READING_KINDS
 from farwatch.session.planning.ground import Ground, Target, touch_step

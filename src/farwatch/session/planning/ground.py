@@ -12,7 +12,7 @@ import os
 from stat import S_IFDIR, S_IFREG
 from typing import NamedTuple, Protocol
 
-from farwatch.abi.control import AGAIN, Op, Step, Times
+from farwatch.abi.steps import AGAIN, Op, Step, Times
 from farwatch.events import Key, Place
 from farwatch.export.nodes import Node
 from farwatch.session.inodes import differs

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 
-from farwatch.abi.control import Op, Step
+from farwatch.abi.steps import Op, Step
 from farwatch.events import Change, Key
 from farwatch.export.nodes import Node
 from farwatch.session.planning.ground import Ground, Target

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from stat import S_IFDIR, S_IFLNK
 
-from farwatch.abi.control import AGAIN, Op, Step, Times
+from farwatch.abi.steps import AGAIN, Op, Step, Times
 from farwatch.events import Change, Kind
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.planning.ground import Ground, touch_step

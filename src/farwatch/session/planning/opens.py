@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from farwatch.abi.control import KNOWN, Op, Step
+from farwatch.abi.steps import KNOWN, Op, Step
 from farwatch.events import Key
 from farwatch.session.planning.ground import Ground, Target
 from farwatch.session.replay import Replay

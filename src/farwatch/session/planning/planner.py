@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from farwatch.abi.control import Op, Times
+from farwatch.abi.steps import Op, Times
 from farwatch.events import Change, Key, Kind, Place
 from farwatch.session.interest import Interest
 from farwatch.session.planning.batch import Batch
