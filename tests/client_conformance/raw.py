@@ -22,12 +22,12 @@ import select
 import socket
 import struct
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from farwatch.linux.descriptors import Closable
 from farwatch.transports.vhost.frontend import Frontend, Pending
 from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
@@ -89,7 +89,7 @@ class Node(NamedTuple):
 ROOT = Node(1, 0)
 
 
-class Link(ABC):
+class Link(Closable):
     """Whole messages, there and back."""
 
     def __init__(self) -> None:
@@ -104,17 +104,6 @@ class Link(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class StreamLink(Link):

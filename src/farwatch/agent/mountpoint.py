@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import os
 import select
-from types import TracebackType
-from typing import Self
 
 from farwatch.agent.clone import clone_as_user
 from farwatch.linux import mounts
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.files import AT_FDCWD
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _SAFE = mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_NOSUID
 
 
-class MountPoint:
+class MountPoint(Closable):
     """A mount that the agent serves.  Owns the clone and its view of the mount table."""
 
     def __init__(self, path: bytes) -> None:
@@ -112,17 +111,6 @@ class MountPoint:
             if fd >= 0:
                 os.close(fd)
         self.clone = self._table = self._client_root = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _mount_id(path: bytes) -> int:

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from farwatch.events import Key, Place
 from farwatch.export.guise import Guise
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.handles import fsid, name_to_handle, open_by_handle
 from farwatch.linux.superblocks import whole_fsid
 
@@ -88,7 +88,7 @@ def fd_link(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
-class Anchor:
+class Anchor(Closable):
     """The export's root directory, and the opening of nodes by their keys.
 
     ``mount_fd`` is open on the root (O_RDONLY|O_DIRECTORY), and owned from now
@@ -126,17 +126,6 @@ class Anchor:
         self.guise = Guise(status.st_dev)
         self._root_id = (status.st_dev, status.st_ino)
         self.root_key: Key = prefix + handle
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the root's descriptor, and the mounts'.  May be called twice."""

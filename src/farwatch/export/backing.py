@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from types import TracebackType
-from typing import Self
 
 from farwatch.events import Key
 from farwatch.export.setid import killing_set_id
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.files import ioctl
 
 __all__ = ["BackingFiles"]
@@ -30,7 +29,7 @@ BACKING_CLOSE = _iow(2, _ID.size)
 """``FUSE_DEV_IOC_BACKING_CLOSE``."""
 
 
-class BackingFiles:
+class BackingFiles(Closable):
     """The backing ids of one /dev/fuse connection, which may not own ``fuse_fd``.
 
     An inode has one id at a time, so its opens share it; it goes with the last.
@@ -41,17 +40,6 @@ class BackingFiles:
     def __init__(self, fuse_fd: int) -> None:
         self._fuse_fd = fuse_fd
         self._held: dict[Key, tuple[int, int]] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __contains__(self, key: Key) -> bool:
         return key in self._held

@@ -6,11 +6,11 @@ import ctypes
 import errno
 import os
 import struct
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from farwatch.events import Key
 from farwatch.export.anchor import Anchor, failure
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.libc import syscall
 
 __all__ = ["DirEntry", "Directories", "Directory"]
@@ -40,7 +40,7 @@ class DirEntry(NamedTuple):
     next_offset: int
 
 
-class Directory:
+class Directory(Closable):
     """A directory open for listing; owns its descriptor.  For the export's thread."""
 
     def __init__(self, fd: int, buffer: ctypes.Array[ctypes.c_char], tag: int = 0) -> None:
@@ -49,17 +49,6 @@ class Directory:
         self._tag = tag
         self._buffer = buffer
         self._position = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """The descriptor, which stays owned here."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from types import TracebackType
-from typing import Self
 
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.files import AT_FDCWD
 from farwatch.linux.libc import declare, fail
 
@@ -73,7 +72,7 @@ _fanotify_mark = declare(
 )
 
 
-class Group:
+class Group(Closable):
     """A fanotify group; owns its descriptor.
 
     Raises OSError as fanotify_init(2) does: EPERM without CAP_SYS_ADMIN where
@@ -110,17 +109,6 @@ class Group:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # __init__ may have failed before there was a descriptor.

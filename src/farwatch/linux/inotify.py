@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from types import TracebackType
-from typing import Self
 
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.libc import declare, fail
 
 # linux/inotify.h; the event bits are those of events.Mask.
@@ -27,7 +26,7 @@ _inotify_add_watch = declare(
 _inotify_rm_watch = declare("inotify_rm_watch", ctypes.c_int, ctypes.c_int)
 
 
-class Inotify:
+class Inotify(Closable):
     """An inotify instance; owns its descriptor.
 
     Raises OSError as inotify_init1(2) does: EMFILE beyond the user's limit.
@@ -71,17 +70,6 @@ class Inotify:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # __init__ may have failed before there was a descriptor.

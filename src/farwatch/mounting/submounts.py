@@ -18,10 +18,9 @@ import select
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from farwatch.linux import mounts
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.files import (
     RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS,
@@ -48,7 +47,7 @@ _NOT_FOLLOWED = frozenset(
 )
 
 
-class HostSubmounts:
+class HostSubmounts(Closable):
     """What the server of one mount was told; owns a socket, and the server's end of it."""
 
     def __init__(self, paths: Paths, src_fd: int) -> None:
@@ -206,17 +205,6 @@ class HostSubmounts:
         for fd in (self._mountinfo, self._wake_read, self._wake_write):
             os.close(fd)
         self._mountinfo = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def visible(directory: bytes, base: int, everything: Sequence[MountInfo]) -> dict[bytes, MountInfo]:

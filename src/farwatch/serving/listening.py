@@ -15,9 +15,9 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
+from farwatch.linux.descriptors import Closable
 from farwatch.serving.refused import Refused
 
 _LONGEST_PATH = 107
@@ -30,7 +30,7 @@ _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class ListeningSocket:
+class ListeningSocket(Closable):
     """Owns the socket and, where it made it, what stands for it in the file system.
 
     Removing that needs no path, so it works after the process has left its mounts.
@@ -100,17 +100,6 @@ class ListeningSocket:
         made, self._made = self._made, None
         if made is not None:
             made.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Made:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
-from typing import Self
 
 from farwatch.linux import mounts
+from farwatch.linux.descriptors import Closable
 from farwatch.serving.confinement import Unservable, confine
 from farwatch.serving.refused import Refused
 from farwatch.sources.fanotify import FanotifySource, NoSource
 
 
-class SharedDirectory:
+class SharedDirectory(Closable):
     """A mount of a directory that nobody else has, without submounts.  Owns it.
 
         made ──enter──> entered: ``watch`` and ``open`` as often as there are front ends
@@ -79,17 +78,6 @@ class SharedDirectory:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._tree = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open_directory(path: str) -> int:

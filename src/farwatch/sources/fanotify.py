@@ -16,12 +16,12 @@ import struct
 import termios
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from farwatch.abi.fanotify import METADATA_SIZE, parse
 from farwatch.events import READING, Record
 from farwatch.linux import fanotify as fan
+from farwatch.linux.descriptors import Closable
 from farwatch.linux.files import AT_FDCWD
 from farwatch.linux.handles import fsid
 from farwatch.linux.mounts import statx_mount_id
@@ -85,7 +85,7 @@ class NoSource(OSError):
     """The file system's changes cannot be had from fanotify; one line says why."""
 
 
-class FanotifySource:
+class FanotifySource(Closable):
     """Everything that changes in some file systems; owns its group.
 
     Marks may be changed by one thread while another reads.
@@ -271,17 +271,6 @@ class FanotifySource:
                 os.close(fd)
             self._wholes.clear()
             self._silenced.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _mark(group: fan.Group, action: int, mask: int, fd: int) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Self
 
 from farwatch.events import READING, Record
+from farwatch.linux.descriptors import Closable
 
 
-class NoEvents:
+class NoEvents(Closable):
     """Owns a descriptor that never becomes readable, to be polled as any source's."""
 
     is_silent = False
@@ -50,14 +49,3 @@ class NoEvents:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

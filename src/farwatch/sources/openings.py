@@ -7,12 +7,10 @@ one record.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from farwatch.abi.fanotify import parse
 from farwatch.events import Record
 from farwatch.linux import fanotify as fan
+from farwatch.linux.descriptors import Closable
 
 OPENED, CLOSED = fan.FAN_OPEN, fan.FAN_CLOSE
 
@@ -26,7 +24,7 @@ _FLAGS = (
 _BUFFER = 1 << 16
 
 
-class Openings:
+class Openings(Closable):
     """Opens and closes of what is no directory; owns its group."""
 
     def __init__(self, mount_fd: int) -> None:
@@ -62,14 +60,3 @@ class Openings:
     def close(self) -> None:
         """Give up the group.  Closing twice does nothing."""
         self._group.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -12,10 +12,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from stat import S_IFDIR
-from types import TracebackType
-from typing import Self
 
 from farwatch.linux import mounts
+from farwatch.linux.descriptors import Closable
 from farwatch.session.request import Payload
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ _GONE = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
 """ENODEV: the file system was unmounted; ECONNABORTED: its connection was aborted."""
 
 
-class DevFuse:
+class DevFuse(Closable):
     """A connection to the kernel.  Owns the descriptor of /dev/fuse."""
 
     def __init__(self, max_write: int, fd: int = -1) -> None:
@@ -118,14 +117,3 @@ class DevFuse:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -16,9 +16,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
+from farwatch.linux.descriptors import Closable
 from farwatch.session.request import Payload, Views
 from farwatch.session.session import Session
 from farwatch.transports.vhost.backend import Backend, Receive
@@ -92,7 +91,7 @@ class Server:
         assert not self.failures, self.failures
 
 
-class Scene:
+class Scene(Closable):
     """See the top of the file."""
 
     def __init__(
@@ -148,17 +147,6 @@ class Scene:
         self.frontend.close()
         self.server.close()
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_descriptors() -> list[str]:

@@ -10,18 +10,17 @@ import array
 import os
 import socket
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from farwatch.abi import vhost_user
 from farwatch.abi.vhost_user import Flag, Header, Malformed
+from farwatch.linux.descriptors import Closable
 from farwatch.transports.vhost.errors import PeerGone, ProtocolError
 
 _INT = array.array("i").itemsize
 _ROOM = socket.CMSG_SPACE(vhost_user.MAX_DESCRIPTORS * _INT)
 
 
-class Message:
+class Message(Closable):
     """A message that was received.  Owns its descriptors."""
 
     def __init__(self, header: Header, payload: bytes, descriptors: list[int]) -> None:
@@ -55,17 +54,6 @@ class Message:
     def close(self) -> None:
         """Close what nobody has taken."""
         close_all(self._descriptors)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Channel:

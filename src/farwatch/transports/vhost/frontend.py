@@ -16,7 +16,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from farwatch.abi import fuse, vhost_user, virtio
@@ -29,6 +28,7 @@ from farwatch.abi.vhost_user import (
     VringState,
 )
 from farwatch.abi.virtio import Feature
+from farwatch.linux.descriptors import Closable
 from farwatch.transports.vhost.channel import Channel
 from farwatch.transports.vhost.driver import Buffer, DriverRing
 from farwatch.transports.vhost.errors import ProtocolError
@@ -47,7 +47,7 @@ class Pending(NamedTuple):
     reply: tuple[int, int] | None
 
 
-class Frontend(Peer):
+class Frontend(Peer, Closable):
     """One connection to a device, and its queues.  Owns them."""
 
     def __init__(self, connection: socket.socket, *, timeout: float = 10.0) -> None:
@@ -242,17 +242,6 @@ class Frontend(Peer):
         if self._inflight is not None:
             os.close(self._inflight[0])
             self._inflight = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _cut(address: int, size: int, pieces: Sequence[int], *, is_writable: bool) -> list[Buffer]:
