@@ -6,7 +6,6 @@ failure.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -14,6 +13,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kept import Kept
 from tests.stage import FarwatchStage, NativeStage
 
 settings.register_profile(
@@ -48,38 +48,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the mount under test has said, where a test of it fails."""
+    """Show what the stages that are kept have said, where a test of them fails."""
     report = yield
-    used = getattr(item, "funcargs", {}).get("mounts")
-    if isinstance(used, Mounts) and report.failed:
-        report.sections.append(("logs of the mounts", used.log()))
+    if report.failed:
+        for name, used in getattr(item, "funcargs", {}).items():
+            if isinstance(used, Kept):
+                report.sections.append((f"logs of the {name}", used.log()))
     return report
 
 
-class Mounts:
-    """Long-lived farwatch mounts; one is made anew only after it has died."""
+class Mounts(Kept[bool, FarwatchStage]):
+    """Long-lived farwatch mounts."""
 
     def __init__(self) -> None:
-        self._stages: dict[bool, tuple[FarwatchStage, contextlib.ExitStack]] = {}
+        super().__init__(lambda reading: FarwatchStage(reading=reading))
 
     def stage(self, *, reading: bool = False) -> FarwatchStage:
         """The mount on which reading kinds are never, or always, in force (see ``stage``)."""
-        if reading in self._stages and not self._stages[reading][0].alive():
-            self._stages.pop(reading)[1].close()
-        if reading not in self._stages:
-            stack = contextlib.ExitStack()
-            stage = stack.enter_context(FarwatchStage(reading=reading))
-            self._stages[reading] = stage, stack
-        return self._stages[reading][0]
-
-    def log(self) -> str:
-        return "\n".join(stage.log()[-20000:] for stage, _ in self._stages.values())
-
-    def close(self) -> None:
-        with contextlib.ExitStack() as all_of_them:
-            for _, stack in self._stages.values():
-                all_of_them.push(stack)
-            self._stages.clear()
+        return self.of(reading)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +74,8 @@ def mounts() -> Iterator[Mounts]:
 
     Not for the session's: each of them hears of all that later tests do to the file system.
     """
-    kept = Mounts()
-    try:
+    with Mounts() as kept:
         yield kept
-    finally:
-        kept.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ where CI=true they fail instead.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Generator, Iterator
@@ -20,6 +19,7 @@ from tests.guest.initramfs import Image, image
 from tests.guest.load import Scene
 from tests.guest.machine import Machine, require_programs
 from tests.guest.stage import GuestStage, farwatch_stage
+from tests.kept import Kept
 
 
 class Images:
@@ -47,32 +47,15 @@ def do_without(absent: NoGuest) -> NoReturn:
     pytest.skip(f"no guest: {absent}")
 
 
-class Guests:
-    """Long-lived guests with a farwatch mount; one is started anew only after it has died."""
+class Guests(Kept[tuple[str, bool], GuestStage]):
+    """Long-lived guests with a farwatch mount."""
 
     def __init__(self, images: Images) -> None:
-        self._images = images
-        self._stages: dict[tuple[str, bool], tuple[GuestStage, contextlib.ExitStack]] = {}
+        super().__init__(lambda key: farwatch_stage(images.of(key[0]), reading=key[1]))
 
     def stage(self, series: str = "6.12", *, reading: bool = False) -> GuestStage:
         """The guest in which reading kinds are never, or always, in force."""
-        key = series, reading
-        if key in self._stages and not self._stages[key][0].alive():
-            self._stages.pop(key)[1].close()
-        if key not in self._stages:
-            stack = contextlib.ExitStack()
-            made = farwatch_stage(self._images.of(series), reading=reading)
-            self._stages[key] = stack.enter_context(made), stack
-        return self._stages[key][0]
-
-    def log(self) -> str:
-        return "\n".join(stage.log() for stage, _ in self._stages.values())
-
-    def close(self) -> None:
-        with contextlib.ExitStack() as all_of_them:
-            for _, stack in self._stages.values():
-                all_of_them.push(stack)
-            self._stages.clear()
+        return self.of((series, reading))
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +66,8 @@ def images() -> Iterator[Images]:
 
 @pytest.fixture(scope="module")
 def guests(images: Images) -> Iterator[Guests]:
-    kept = Guests(images)
-    try:
+    with Guests(images) as kept:
         yield kept
-    finally:
-        kept.close()
 
 
 @pytest.fixture
@@ -109,12 +89,12 @@ def machine(images: Images) -> Iterator[Machine]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the guests have said, where a test of them fails."""
+    """Show what the guests without a stage have said, where a test of them fails."""
     report = yield
     if report.failed:
         used = getattr(item, "funcargs", {}).values()
         for one in used:
-            if isinstance(one, Guests | Machine | Scene):
+            if isinstance(one, Machine | Scene):
                 report.sections.append(("guest", one.log()))
     return report
 
