@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from farwatch.linux.inotify import Inotify
+from tests.conformance.stream import MASKS, kinds_of
 from tests.conformance.watcher import EVENT_HEADER, SENTINEL_WATCH
 from tests.stage import (
     POLL_SECONDS,
@@ -40,23 +41,6 @@ HANG_SECONDS = 40.0
 CHANGES = 0xFFF & ~0x31
 """Every kind of inotify(7) but OPEN, ACCESS and CLOSE_NOWRITE."""
 ALL = 0xFFF
-_KINDS = {
-    0x1: "ACCESS",
-    0x2: "MODIFY",
-    0x4: "ATTRIB",
-    0x8: "CLOSE_WRITE",
-    0x10: "CLOSE_NOWRITE",
-    0x20: "OPEN",
-    0x40: "MOVED_FROM",
-    0x80: "MOVED_TO",
-    0x100: "CREATE",
-    0x200: "DELETE",
-    0x400: "DELETE_SELF",
-    0x800: "MOVE_SELF",
-    0x2000: "UNMOUNT",
-    0x4000: "Q_OVERFLOW",
-    0x8000: "IGNORED",
-}
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = ANSWER_SECONDS) -> None:
@@ -147,7 +131,7 @@ class Watcher:
             return
         if cookie:
             self.cookies.append(cookie)
-        kinds = "|".join(kind for bit, kind in _KINDS.items() if mask & bit)
+        kinds = kinds_of(mask & ~MASKS["ISDIR"])
         self._lines.append(f"{watch} {kinds} {name}".rstrip())
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.session.kernel import Agent, Kernel
 from tests.session.memory import MemoryDisk
+from tests.session.scenes import SCENES, Scene
 
 
 @pytest.fixture
@@ -27,3 +28,11 @@ def kernel(disk: MemoryDisk) -> Iterator[Kernel]:
 def agent(kernel: Kernel) -> Agent:
     """A registered agent."""
     return Agent(kernel).register()
+
+
+@pytest.fixture(params=SCENES)
+def scene(request: pytest.FixtureRequest, kernel: Kernel, agent: Agent) -> Scene:
+    """Each kind of step, armed."""
+    made = SCENES[request.param](kernel, agent)
+    made.kernel.disk.journal.clear()
+    return made

@@ -18,8 +18,7 @@ from tests.session import kernel as k
 from tests.session.kernel import ROOT, Batch, Refused, setattr_body
 from tests.session.memory import MemoryDisk
 from tests.session.ordinary import OrdinaryAgent, OrdinaryKernel, Process, hello_if_none
-from tests.session.test_hostile import BODIES
-from tests.session.test_marked import CHANGING, SCENES, Exact, Scene, Untouched, batch_of, refused
+from tests.session.scenes import SCENES, Exact, Scene, Untouched, batch_of, refused
 
 NO_UID = 0xFFFFFFFF
 MODIFY = 1 << 5 | 1 << 8 | 1 << 10
@@ -38,13 +37,6 @@ def kernel(disk: MemoryDisk) -> Iterator[OrdinaryKernel]:
 @pytest.fixture
 def agent(kernel: OrdinaryKernel) -> OrdinaryAgent:
     return OrdinaryAgent(kernel).register()
-
-
-@pytest.fixture(params=SCENES)
-def scene(request: pytest.FixtureRequest, kernel: OrdinaryKernel, agent: OrdinaryAgent) -> Scene:
-    made = SCENES[request.param](kernel, agent)
-    made.kernel.disk.journal.clear()
-    return made
 
 
 # HELLO ----------------------------------------------------------------------------------
@@ -88,54 +80,6 @@ def test_who_may_not_replace_another_is_no_agent(
 
 
 # Steps ----------------------------------------------------------------------------------
-
-
-def test_the_exact_request_is_acknowledged_and_touches_nothing(scene: Scene) -> None:
-    with Untouched(scene.kernel.disk):
-        scene.send()
-
-
-def test_any_other_opcode_is_refused(scene: Scene) -> None:
-    for opcode in CHANGING:
-        same = {scene.exact.opcode, k.RENAME2 if scene.exact.opcode == k.RENAME else 0}
-        if scene.exact.opcode in (k.READ, k.WRITE):
-            same.add(k.OPEN)  # the step before may be tried again
-        if opcode not in same:
-            refused(scene, scene.exact._replace(opcode=opcode))
-            refused(scene, Exact(opcode, scene.exact.node, BODIES[opcode]))
-    scene.send()
-
-
-def test_another_node_is_refused(scene: Scene) -> None:
-    other = scene.kernel.mkdir("elsewhere").node
-    scene.kernel.disk.journal.clear()
-    for node in (other, 2, 0, scene.exact.node + 1, 1 << 40):
-        if node != scene.exact.node and scene.exact.opcode not in (k.WRITE, k.READ):
-            refused(scene, scene.exact._replace(node=node))
-    scene.send()
-
-
-def test_another_name_is_refused(scene: Scene) -> None:
-    for name in (b"z", b"", b"..", b".", b"x/y", scene.name + scene.name, b"a" * 300):
-        if scene.name:
-            refused(
-                scene,
-                scene.exact._replace(
-                    body=scene.exact.body.replace(scene.name + b"\0", name + b"\0")
-                ),
-            )
-    scene.send()
-
-
-def test_a_second_time_is_refused(scene: Scene) -> None:
-    scene.send()
-    if scene.exact.opcode != k.OPEN:  # an open may be tried again
-        refused(scene, scene.exact)
-
-
-def test_after_the_batch_it_is_refused(scene: Scene) -> None:
-    scene.agent.wait(scene.batch.number)
-    refused(scene, scene.exact)
 
 
 def test_when_its_descriptor_is_closed_it_is_refused(scene: Scene) -> None:
