@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.01
 """How long a link count that nothing has explained yet is held back."""
+_COUNT_SECONDS = 0.001
+"""How long a rename is held back of which it is unknown what it replaces: the link count of
+that is what its thread does next."""
 _MOST_FLUSHES = 100
 """How often half an exchange is held back once more that the disk says is whole: its thread was
 kept from running between its two events.  A second, by then."""
@@ -71,7 +74,7 @@ class Pipeline:
         session.is_behind = session.must_catch_up = self.is_behind
         number = session.client
         session.client_of = client_of or (lambda thread: number if thread in own else 0)
-        self._settler = Settler(own)
+        self._settler = Settler(own, self._is_unseen)
         self._is_reading = False
         self._half_held = 0
         self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
@@ -93,11 +96,17 @@ class Pipeline:
         except Exception:
             log.exception("a batch of events could not be delivered")
             self.gap("events could not be delivered")
-        self.due = time.monotonic() + _FLUSH_SECONDS if self._settler.carrying else None
+        self.due = time.monotonic() + self._patience() if self._settler.carrying else None
         # Last of all: the agent may share the CPU, and starts when this thread waits.
         self.answer()
         if self._session.has_notice:
             self.notify()
+
+    def _patience(self) -> float:
+        settler = self._settler
+        if settler.held and not settler.awaits_half(self._at, self._told):
+            return _COUNT_SECONDS
+        return _FLUSH_SECONDS
 
     def _awaits_half(self) -> bool:
         if not self._settler.held or not self._settler.awaits_half(self._at, self._told):
@@ -183,8 +192,17 @@ class Pipeline:
         # Who keeps its own marks is told what it has done itself, or has it left out when
         # that is settled.
         if subscription is None:
-            return Settler(self._own)
-        return Settler((), subscription.may_be_replaced)
+            return Settler(self._own, self._is_unseen)
+        return Settler(
+            (),
+            lambda place, node: (
+                subscription.may_be_replaced(place, node) or self._is_unseen(place, node)
+            ),
+        )
+
+    def _is_unseen(self, place: Place, _node: Key | None) -> bool:
+        """Whether nobody was told of the directory: what it holds may be known by another name."""
+        return place.directory not in self._session.view.nodes.by_key
 
     def _settle_and_plan(self, flush: bool) -> bool:
         """Whether everything is told that had happened when this began."""

@@ -418,7 +418,8 @@ class TestAcrossBatches:
         settler = Settler()
         assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
         assert told_of(settler, "ATTRIB - j") == []
-        assert told_of(settler, "ATTRIB - k; DELETE z k") == ["DELETE z k"]
+        # It was told as one that replaces nothing known: who holds j by another name is told.
+        assert told_of(settler, "ATTRIB - k; DELETE z k") == ["DELETE z k", "DELETE - j (linked)"]
         assert told_of(settler, "DELETE_SELF - j @2") == ["DEATH - j"]
         assert told_of(settler, "ATTRIB - j", flush=True) == ["ATTRIB - j (linked)"]
 

@@ -8,6 +8,9 @@
 What a client of the MERGED mode has done itself it is not told.  DELETE_SELF is its own
 doing if it has taken the last name: who was the last to close the file does not matter.
 
+Of a directory DELETE_SELF is said to be by whoever removed it: the last to let go of it may
+have been one who looked at it, the server among them.
+
 While it is being answered that it has changed a name (``begin_answering``), what happened
 after that change is not told yet: it raises its own events at the answer.
 """
@@ -62,8 +65,8 @@ class Telling:
         self._place_of = place_of
         self._status = status
         self._cookie = 0
-        self._removed: OrderedDict[Key, bool] = OrderedDict()
-        """Who took a node's name last: whether that was the client."""
+        self._removed: OrderedDict[Key, tuple[Source, int]] = OrderedDict()
+        """Who took a node's name last."""
         self._is_answering = False
         self._own_place: Place | None = None
         self.told = Told(view.nodes)
@@ -121,9 +124,9 @@ class Telling:
             self._lose()
             return
         if kind == kinds.DELETE_SELF:
-            self._die(fact, source, client, is_own)
+            self._die(fact, (source, client))
             return
-        self._note_removal(fact, is_own)
+        self._note_removal(fact, (source, client))
         if self.mode is None or (self.mode is Mode.MERGED and is_own):
             return
         if kind == kinds.RENAME:
@@ -238,20 +241,19 @@ class Telling:
             to_node=True,
         )
 
-    def _die(self, fact: Fact, source: Source, client: int, is_own: bool) -> None:
+    def _die(self, fact: Fact, origin: tuple[Source, int]) -> None:
         node = self._known(fact.node)
         # Of a rename it may be unknown what it replaced: then the client is told once too often
         # of what it has ended itself, and does not hear it.
-        by_client = fact.node is not None and self._removed.pop(fact.node, False)
-        if fact.place is not None:
-            by_client = is_own
+        removed = self._removed.pop(fact.node, None) if fact.node is not None else None
         if node is None:
             return
         node.dead = True
-        if self.mode is Mode.MERGED and by_client:
+        remover = origin if fact.place is not None else removed
+        if self.mode is Mode.MERGED and remover is not None and remover[0] is Source.LOCAL:
             self.end(node, Reason.GONE)
         else:
-            self.die(node, source, client)
+            self.die(node, *(remover if node.is_dir and remover is not None else origin))
 
     def _lose(self) -> None:
         """The source lost events: also deaths, which would never be told."""
@@ -294,11 +296,11 @@ class Telling:
         directory = self._nodes.by_key.get(place.directory) if place is not None else None
         return directory if self._marks.of(directory) & kind else None
 
-    def _note_removal(self, fact: Fact, is_own: bool) -> None:
+    def _note_removal(self, fact: Fact, origin: tuple[Source, int]) -> None:
         key = fact.replaced if fact.kind == kinds.RENAME else fact.node
         if key is None or fact.kind not in (kinds.RENAME, kinds.DELETE):
             return
-        self._removed[key] = is_own
+        self._removed[key] = origin
         if len(self._removed) > _MOST_REMOVED:
             self._removed.popitem(last=False)
 

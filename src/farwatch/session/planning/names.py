@@ -66,7 +66,7 @@ class Names:
         directory = self._ground.directory(place) if place is not None else None
         known = self._interest.live(change.node)
         if place is None or directory is None or self._ground.is_outdated(place):
-            if known is not None:
+            if known is not None and not (change.linked and self._is_counted(known)):
                 self._lifetimes.remove_nameless(known)
             return
         node = self._ground.obtain(change.node, change.is_dir)
@@ -80,6 +80,14 @@ class Names:
         if self._nodes.child(directory, place.name) is node:
             self._nodes.untell(directory, place.name)
         self._nodes.leave(directory, place.name, node)
+
+    def _is_counted(self, node: Node) -> bool:
+        """Whether the client has been told of no more links than there are, or is about to be."""
+        try:
+            on_disk = self._ground.disk.getattr(node.key).st_nlink
+        except OSError:
+            on_disk = 0
+        return node.nlink - node.unlinks <= on_disk
 
     def rename(self, change: Change) -> None:
         """A name has become another."""

@@ -146,7 +146,10 @@ class Nameless:
                 memory.carried[thread, node] = waits
                 continue
             elif (thread, node) in memory.perhaps_replaced:
-                # No name of it went by itself.
+                # No name of it went by itself: it was replaced, by a rename that was told as
+                # one that replaces nothing, or nothing that is known.
+                if waits & ATTRIB and not waits & DELETE_SELF:
+                    self._telling.nameless(Kind.DELETE, node, False, thread, linked=True)
                 waits &= ~ATTRIB
                 memory.perhaps_replaced.discard((thread, node))
                 memory.departed.add(node)

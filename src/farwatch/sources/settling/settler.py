@@ -32,8 +32,8 @@ class Settler:
     """Settles one source's batches, in the order in which they were read.
 
     ``own`` holds the thread ids of the server that serves the client.  ``is_awaited`` says
-    whether a node may have been at a name whose link count is to be told in its place: before
-    MOVE_SELF of another that is renamed there.
+    whether a name to which a node is renamed may hold another one, whose link count is to be
+    told in its place: before MOVE_SELF.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class Settler:
     ) -> bool:
         """Whether a thread's last is a rename onto something of which more is awaited."""
         last = {record.thread: record for record in records}
-        for mask, _, place, node, new_place in last.values():
+        for mask, thread, place, node, new_place in last.values():
+            if thread in self._memory.own:
+                continue
             if mask & RENAME and new_place is not None and self._is_awaited(new_place, node):
                 is_half = any(
                     other.place == new_place and other.new_place == place for other in records
