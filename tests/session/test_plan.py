@@ -475,6 +475,20 @@ def test_a_death_in_the_same_batch_needs_no_pin(world: World) -> None:
     assert world.steps() == ["UNLINK f"]
 
 
+def test_what_is_said_to_be_gone_before_its_name_is_not_pinned(world: World) -> None:
+    """A pin that no death takes away would keep its directory from its own end."""
+    world.disk_has("f")
+    world.client_knows("f")
+    place = world.disk.place("f")
+    inode = world.disk.do_remove("f")
+    world.disk.do_close(inode)
+    world.changes.append(Change(Kind.DEATH, None, inode.key))
+    world.steps()
+    world.changes.append(Change(Kind.DELETE, place, inode.key))
+    assert "PIN" not in " ".join(world.steps())
+    assert world.kernel.session._planner._lifetimes._pins == {}
+
+
 def test_a_name_that_is_used_again_while_the_old_file_is_pinned(world: World) -> None:
     world.disk_has("f")
     world.client_knows("f")

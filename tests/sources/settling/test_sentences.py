@@ -414,6 +414,18 @@ class TestAcrossBatches:
         assert told_of(settler, "DELETE z j") == ["DELETE z j", "DEATH - j (linked)"]
         assert not settler.carrying
 
+    def test_a_directory_replaces_no_file(self) -> None:
+        settler = Settler()
+        renamed = "RENAME|ISDIR x d y; ATTRIB|DELETE_SELF - i"
+        assert told_of(settler, renamed) == ["RENAME x d y"]
+        assert told_of(settler, "DELETE z i") == ["DELETE z i", "DEATH - i (linked)"]
+
+    def test_and_a_file_no_directory(self) -> None:
+        settler = Settler()
+        renamed = "RENAME x i y; DELETE_SELF|ISDIR d/. -"
+        assert told_of(settler, renamed) == ["RENAME x i y"]
+        assert told_of(settler, "DELETE|ISDIR z d") == ["DELETE z d", "DEATH - d (linked)"]
+
     def test_once_its_thread_has_gone_on_it_was_the_rename_s(self) -> None:
         settler = Settler()
         assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]
@@ -498,7 +510,7 @@ RULES: dict[str, tuple[object, Callable[..., object], Proof]] = {
         TestAcrossBatches().test_what_the_disk_demanded_is_not_told_again,
     ),
     "other_half": (exchanges, lambda *_: None, case_of("two halves")),
-    "make_way": (Ledger, lambda *_: None, case_of("RENAME onto a name")),
+    "make_way": (Ledger, lambda *_, **__: None, case_of("RENAME onto a name")),
     "make_hold": (Ledger, lambda *_: None, case_of("RENAME: what makes")),
     "make_free": (Ledger, lambda *_: None, case_of("CREATE: an occupied")),
     "_creates_here": (Entries, lambda *_: True, case_of("both bits, and the name holds")),

@@ -55,7 +55,7 @@ class Lifetimes:
             return 0
         if key in self._pins:
             return self._pins[key][0]
-        if self._ground.batch.is_over_for(key) or not self._is_held(key):
+        if self.is_gone(key) or self._ground.batch.is_over_for(key) or not self._is_held(key):
             return 0
         token = self._ground.token()
         self._pins[node.key] = (token, node)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from farwatch.events import Key, Place
-from farwatch.sources.settling.masks import CREATE, DELETE
+from farwatch.sources.settling.masks import CREATE, DELETE, ISDIR
 from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.moves import Moves
 from farwatch.sources.settling.nameless import Nameless
@@ -97,7 +97,7 @@ class Ledger:
             self._move_here(name, node)
         name.holds = node
 
-    def make_way(self, name: Name, node: Key, thread: int, own: bool) -> None:
+    def make_way(self, name: Name, node: Key, thread: int, own: bool, *, is_dir: bool) -> None:
         """Before a rename: what the name holds is deleted, if that is owed, or is replaced."""
         gone = name.holds
         if gone is None:
@@ -111,7 +111,7 @@ class Ledger:
         elif not own:
             if gone is not UNKNOWN:
                 self.empty_directory(gone)
-            self._nameless.expect_replaced(thread, gone)
+            self._nameless.expect_replaced(thread, gone, is_dir=is_dir)
 
     def pay_before(self, name: Name, node: Key) -> None:
         """Before a node comes to a free name to stay: it is the last chance to pay."""
@@ -128,7 +128,7 @@ class Ledger:
 
     def rename(self, mask: int, thread: int, old: Name, node: Key, new: Name, own: bool) -> None:
         """A rename of what the one name holds to the other."""
-        self.make_way(new, node, thread, own)
+        self.make_way(new, node, thread, own, is_dir=bool(mask & ISDIR))
         self._telling.rename(mask, old.place, node, new.place, own)
         old.holds, new.holds = None, node
 

@@ -24,7 +24,8 @@ from farwatch.sources.settling.names import UNKNOWN, Unknown
 from farwatch.sources.settling.telling import Telling
 
 _ANY: Final = b""
-"""Expected: whichever node the rename replaced (no key is empty)."""
+_ANY_DIRECTORY: Final = b"/"
+"""Expected: whichever node the rename replaced, by what was renamed (no key is so short)."""
 
 
 class Nameless:
@@ -86,10 +87,10 @@ class Nameless:
 
     # What a rename replaced
 
-    def expect_replaced(self, thread: int, gone: Key | Unknown) -> None:
+    def expect_replaced(self, thread: int, gone: Key | Unknown, *, is_dir: bool) -> None:
         """The rename that is told next replaces the node: its link count follows."""
         if gone is UNKNOWN:
-            self._memory.expected[thread] = _ANY
+            self._memory.expected[thread] = _ANY_DIRECTORY if is_dir else _ANY
             self._renamed[thread] = self._telling.position
             return
         self._memory.expected[thread] = gone
@@ -107,13 +108,17 @@ class Nameless:
         expected, renamed = self._memory.expected.pop(thread), self._renamed.pop(thread, None)
         if place is not None and place.name == SELF:
             node, place = place.directory, None
-        if expected == _ANY and mask & ISDIR and not mask & DELETE_SELF:
+        is_any = expected in (_ANY, _ANY_DIRECTORY)
+        if is_any and bool(mask & ISDIR) != (expected == _ANY_DIRECTORY):
+            # A directory replaces directories only, and nothing else does.
+            return
+        if is_any and mask & ISDIR and not mask & DELETE_SELF:
             # Directories have an ATTRIB of their own, by chmod: take it for that.
             return
-        following = _next_of_thread(records, index) if expected == _ANY else None
+        following = _next_of_thread(records, index) if is_any else None
         if following is not None and following.node == node and following.mask & NAMES:
             return
-        if place is None and node is not None and mask & ATTRIB and expected in (node, _ANY):
+        if place is None and node is not None and mask & ATTRIB and (is_any or expected == node):
             is_known = expected == node or following is not None or renamed is not None
             if not (is_known or mask & ISDIR or thread in self._memory.own):
                 self._memory.perhaps_replaced.add((thread, node))
