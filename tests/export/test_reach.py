@@ -228,3 +228,17 @@ def test_nobody_is_not_root(stage: Stage, caller: Caller) -> None:
     for ids in (SetAttr(uid=0xFFFFFFFF), SetAttr(gid=0xFFFFFFFF), SetAttr(size=1 << 63)):
         with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
             export.setattr(_file(export), None, ids, ROOT)
+
+
+@pytest.mark.parametrize("use", ["getattr", "lookup", "open", "opendir", "statfs"])
+def test_a_mount_that_goes_at_this_moment_is_stale(stage: Stage, use: str) -> None:
+    """Its descriptor's number stays taken, and leads nowhere (Submounts._retire)."""
+    export, nowhere = stage.export, os.open("/", os.O_PATH)
+    prefix = b"a0000001"
+    export._fds[prefix] = nowhere
+    try:
+        with pytest.raises(OSError, check=lambda e: e.errno == errno.ESTALE):
+            USING[use](export, prefix + export.root_key[len(prefix) :])
+    finally:
+        del export._fds[prefix]
+        os.close(nowhere)

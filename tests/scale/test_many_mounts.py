@@ -87,11 +87,14 @@ def test_all_of_one_directory(area: Area, count: int) -> None:
             for number, (_, mnt) in enumerate(pairs):
                 (mnt / f"n{number}").mkdir()
             (area.src / "last").touch()
+            made = [(CREATE | Mask.ISDIR, f"n{number}") for number in range(count)]
+            # Whoever removes a name before it has heard that it was made does not hear that.
+            for ear in ears:
+                ear.hear_all(*made, (CREATE, "last"))
             for number in range(count):
                 os.rmdir(pairs[number - 1][1] / f"n{number}")
+            gone = [(DELETE | Mask.ISDIR, f"n{number}") for number in range(count)]
             for ear in ears:
-                made = [(CREATE | Mask.ISDIR, f"n{number}") for number in range(count)]
-                gone = [(DELETE | Mask.ISDIR, f"n{number}") for number in range(count)]
                 ear.hear_all(*made, (CREATE, "last"), *gone)
                 assert len(ear.heard) == 2 * count + 1
         finally:

@@ -145,6 +145,9 @@ class Anchor(Closable):
             try:
                 return open_by_handle(mount_fd, node[_FSID:], flags)
             except OSError as error:
+                if error.errno == errno.EBADF:
+                    # Its mount has just gone: the number stays, and leads nowhere.
+                    raise failure(errno.ESTALE) from error
                 if error.errno != errno.ENOMEM:
                     raise
                 # What Linux also says of an inode number that is being used
