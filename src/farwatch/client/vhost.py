@@ -57,7 +57,6 @@ class VhostCarrier:
         self._frontend = frontend
         self._loop = asyncio.get_running_loop()
         self._pending: list[Pending] = []
-        self._offered: list[Pending] = []
         self._waiting: deque[_Waiting] = deque()
         self._room = asyncio.Event()
         self._room.set()
@@ -69,7 +68,7 @@ class VhostCarrier:
             self._loop.add_reader(ring.call_fd, self._called, ring.call_fd)
             self._loop.add_reader(ring.error_fd, self._broken)
         if self.notifies:
-            self._offered = frontend.offer(_NOTICE, _NOTICES)
+            frontend.offer(_NOTICE, _NOTICES)
 
     # What the link calls -------------------------------------------------------------
 
@@ -155,20 +154,15 @@ class VhostCarrier:
         return answers
 
     def _take_notices(self) -> bool:
-        left, used = [], 0
-        for pending in self._offered:
-            data = self._frontend.poll(pending)
-            if data is None:
-                left.append(pending)
-                continue
-            used += 1
+        notices = self._frontend.notifications()
+        for data in notices:
             if data:
                 self._link.received(data, is_message=True)
                 if self._is_closed:
                     return True
-        if used:
-            self._offered = left + self._frontend.offer(_NOTICE, used)
-        return bool(used)
+        if notices:
+            self._frontend.offer(_NOTICE, len(notices))
+        return bool(notices)
 
     def _broken(self) -> None:
         self._link.drop(ProtocolError("the device has given a queue up"))

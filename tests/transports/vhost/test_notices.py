@@ -102,6 +102,21 @@ def test_what_is_said_wakes_the_back_end(scene: Scene) -> None:
     assert [scene.frontend.wait(each)[16:] for each in offered] == [b"a", b"b"]
 
 
+def test_they_are_taken_in_the_order_in_which_they_were_put(scene: Scene) -> None:
+    said = numbered(200)
+    heard: list[bytes] = []
+    scene.frontend.offer(128, 8)
+    scene.say(*said)
+    while len(heard) < len(said):
+        taken = scene.frontend.notifications()
+        heard += [data[16:] for data in taken]
+        if taken:
+            scene.frontend.offer(128, len(taken))
+        elif scene.frontend.rings[NOTIFICATION_QUEUE].rest():
+            assert scene.frontend.rings[NOTIFICATION_QUEUE].wait(10)
+    assert heard == said
+
+
 def test_nothing_is_taken_before_there_is_a_buffer(scene: Scene) -> None:
     said = numbered(100)
     scene.say(*said)

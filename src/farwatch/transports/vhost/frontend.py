@@ -176,14 +176,17 @@ class Frontend(Peer, Closable):
         """The reply, if it is there: empty for a request that has none."""
         if pending not in self._replies:
             self._under_way.setdefault((pending.queue, pending.head), pending)
-        for used in self.rings[pending.queue].take():
-            given_back = self._under_way.pop((pending.queue, used.head), None)
+        self._take(pending.queue)
+        return self._collect(pending) if pending in self._replies else None
+
+    def _take(self, queue: int) -> None:
+        for used in self.rings[queue].take():
+            given_back = self._under_way.pop((queue, used.head), None)
             if given_back is not None:
                 self._replies[given_back] = used.written
-        written = self._replies.pop(pending, None)
-        if written is None:
-            return None
-        memory = self._memory()
+
+    def _collect(self, pending: Pending) -> bytes:
+        written, memory = self._replies.pop(pending), self._memory()
         data = b""
         if pending.reply is not None:
             data = memory.read(pending.reply[0], min(written, pending.reply[1]))
@@ -212,7 +215,10 @@ class Frontend(Peer, Closable):
     # Notifications ---------------------------------------------------------------
 
     def offer(self, size: int, count: int) -> list[Pending]:
-        """Gives the device buffers for notifications; ``poll`` and ``wait`` take them back."""
+        """Gives the device buffers for notifications.
+
+        ``poll`` and ``wait`` take each of them back, ``notifications`` all that were used.
+        """
         memory, index = self._memory(), virtio.NOTIFICATION_QUEUE
         ring = self.rings[index]
         offered = []
@@ -223,6 +229,16 @@ class Frontend(Peer, Closable):
             offered.append(pending)
         ring.kick()
         return offered
+
+    def notifications(self) -> list[bytes]:
+        """What the device has put into such buffers since, in the order in which it did.
+
+        To ask for one buffer after the other would miss that: one that was empty a moment ago
+        may be used before one that is asked for next.
+        """
+        self._take(virtio.NOTIFICATION_QUEUE)
+        used = [each for each in self._replies if each.queue == virtio.NOTIFICATION_QUEUE]
+        return [self._collect(pending) for pending in used]
 
     def _memory(self) -> SharedMemory:
         if self.memory is None:
