@@ -13,7 +13,7 @@ Nothing here does I/O, and every other layer speaks in these words.
 
 from __future__ import annotations
 
-from enum import Enum, IntFlag, StrEnum
+from enum import IntFlag, StrEnum
 from typing import NamedTuple
 
 Key = bytes
@@ -50,13 +50,6 @@ class Mask(IntFlag):
 READING = Mask.OPEN | Mask.ACCESS | Mask.CLOSE_NOWRITE
 """Kinds that reading makes.  They are frequent and rarely wanted, so a source
 is asked for them only while somebody's watch wants them."""
-
-
-class Origin(Enum):
-    """Where a change was made, as seen from one client."""
-
-    LOCAL = "local"
-    REMOTE = "remote"
 
 
 class Place(NamedTuple):

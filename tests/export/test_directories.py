@@ -57,7 +57,6 @@ def test_from_the_start_again_new_names_show(stage: Stage) -> None:
         assert len(_all(directory, 4096)) == 2
         stage.export.mkdir(stage.export.root_key, b"new", 0o700, ROOT)
         assert len(_all(directory, 4096)) == 3
-        directory.rewind()
         assert len(directory.read(0, 4096)) == 3
         stage.export.fsyncdir(directory, False)
         directory.sync(True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -32,29 +31,15 @@ class FaultyArea(Area):
     @contextmanager
     def faulty(self, source: str = "unlimited", replays: int = 1 << 16) -> Iterator[int]:
         """The supervisor's process id; its standard error is ``said()``."""
-        with (self.home / "err").open("w") as err:
-            process = subprocess.Popen(
-                [sys.executable, launcher.__file__, source, str(replays),
-                 "mount", str(self.src), str(self.mnt)],
-                env=self.environment,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=err,
-                text=True,
-                start_new_session=True,
-            )  # fmt: skip
-        with process:
-            try:
-                assert process.stdout is not None
-                assert select.select([process.stdout], [], [], SECONDS)[0], self.said()
-                assert "is mounted on" in process.stdout.readline(), self.said()
-                yield process.pid
-                process.terminate()
-                assert process.wait(SECONDS) == 0, self.said()
-                self.assert_nothing_left()
-            finally:
-                self.clean()
+        command = [
+            sys.executable, launcher.__file__, source, str(replays),
+            "mount", str(self.src), str(self.mnt),
+        ]  # fmt: skip
+        with self.mounted_by(command) as process:
+            yield process.pid
+            process.terminate()
+            assert process.wait(SECONDS) == 0, self.said()
+            self.assert_nothing_left()
 
     def server(self, supervisor: int) -> int:
         (server,) = self.servers(supervisor)

@@ -9,5 +9,5 @@ from tests.mounting.mounted import Area, temporary_area
 
 @pytest.fixture
 def area() -> Iterator[Area]:
-    with temporary_area() as made:
+    with temporary_area("mounting", Area) as made:
         yield made

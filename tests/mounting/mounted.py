@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from farwatch.abi.inotify import parse
 from farwatch.events import Mask
@@ -69,10 +70,18 @@ class Area:
             pid for pid in self.processes() if parent_of(pid) == supervisor and pid not in agents
         ]
 
+    def command(self, *arguments: str | Path) -> list[str]:
+        """A farwatch command."""
+        return farwatch_command(*map(str, arguments))
+
     def run(self, *arguments: str | Path, cwd: str = "/") -> subprocess.CompletedProcess[str]:
         """A farwatch command, to its end."""
+        return self.run_command(self.command(*arguments), cwd)
+
+    def run_command(self, command: list[str], cwd: str = "/") -> subprocess.CompletedProcess[str]:
+        """A command in this area's environment, to its end."""
         return subprocess.run(
-            farwatch_command(*map(str, arguments)),
+            command,
             env=self.environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -86,12 +95,16 @@ class Area:
         assert not is_mounted(self.mnt)
         wait_until(lambda: not self.processes(), f"no process left of {self.processes()}")
 
-    @contextmanager
-    def mounted(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+    def mounted(self, *options: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """The supervisor in the foreground; its standard error is ``home / "err"``."""
+        return self.mounted_by(self.command("mount", self.src, self.mnt, *options))
+
+    @contextmanager
+    def mounted_by(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+        """The same, by a command that may be another."""
         with (self.home / "err").open("w") as err:
             process = subprocess.Popen(
-                farwatch_command("mount", str(self.src), str(self.mnt), *options),
+                command,
                 env=self.environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -103,7 +116,7 @@ class Area:
         with process:
             try:
                 assert process.stdout is not None
-                assert select.select([process.stdout], [], [], SECONDS)[0], self.said()
+                assert select.select([process.stdout], [], [], SECONDS * 2)[0], self.said()
                 line = process.stdout.readline()
                 assert line.startswith(f"farwatch: {self.src} is mounted on {self.mnt}"), (
                     line + self.said()
@@ -128,18 +141,29 @@ class Area:
             wait_until(lambda: not self.processes(), "the end")
 
 
+_Area = TypeVar("_Area", bound=Area)
+
+
 @contextmanager
-def temporary_area(name: str = "mounting") -> Iterator[Area]:
+def temporary_area(name: str, kind: type[_Area]) -> Iterator[_Area]:
     """An area that is gone afterwards, whatever was done in it."""
     home = Path(tempfile.mkdtemp(prefix=f"farwatch-{name}-", dir="/tmp"))
     os.chmod(home, 0o755)
-    made = Area(home)
+    made = kind(home)
     try:
         yield made
     finally:
         made.clean()
         # Not rmtree, which knows no more than what a path can name.
         subprocess.run(["rm", "-rf", home], check=False)
+
+
+@contextmanager
+def quiet_area(name: str) -> Iterator[Area]:
+    """An area with a mount, of which nothing is said in its log."""
+    with temporary_area(name, Area) as made, made.mounted():
+        yield made
+        assert made.said() == ""
 
 
 def parent_of(pid: int) -> int:

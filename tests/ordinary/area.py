@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.mounting.mounted import SECONDS, Area
-from tests.ordinary.user import GID, UID, as_user, python
+from tests.mounting.mounted import SECONDS, VARIABLE, Area
+from tests.ordinary.user import GID, UID, as_user, environment, python
 
 EAR = """
 import sys
@@ -35,53 +35,17 @@ class OrdinaryArea(Area):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        for path in (self.src, self.mnt):
+        for path in (home, self.src, self.mnt):
             os.chown(path, UID, GID)
+        self.environment = environment(**{VARIABLE: str(home)})
         self.python = python()
 
     def command(self, *arguments: str | Path) -> list[str]:
         return as_user([self.python, "-m", "farwatch", *map(str, arguments)])
 
-    def run(self, *arguments: str | Path, cwd: str = "/") -> subprocess.CompletedProcess[str]:
-        return self.run_as_user([self.python, "-m", "farwatch", *map(str, arguments)], cwd)
-
     def run_as_user(self, command: list[str], cwd: str = "/") -> subprocess.CompletedProcess[str]:
         """A command of the user's, to its end."""
-        return subprocess.run(
-            as_user(command),
-            env=self.environment,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS * 2,
-            check=False,
-        )
-
-    @contextmanager
-    def mounted(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        with (self.home / "err").open("w") as err:
-            process = subprocess.Popen(
-                self.command("mount", self.src, self.mnt, *options),
-                env=self.environment,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=err,
-                text=True,
-                start_new_session=True,
-            )
-        with process:
-            try:
-                assert process.stdout is not None
-                assert select.select([process.stdout], [], [], SECONDS * 2)[0], self.said()
-                line = process.stdout.readline()
-                assert line.startswith(f"farwatch: {self.src} is mounted on {self.mnt}"), (
-                    line + self.said()
-                )
-                yield process
-            finally:
-                self.clean()
+        return self.run_command(as_user(command), cwd)
 
     @contextmanager
     def listening(self, directory: Path) -> Iterator[Listener]:

@@ -23,7 +23,6 @@ _U64 = 0xFFFF_FFFF_FFFF_FFFF
 XATTR_SIZE_MAX = 65536
 XATTR_NAME_MAX = 255
 """limits.h."""
-_SETID = stat.S_ISUID | stat.S_ISGID
 
 
 class Change(NamedTuple):

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 
 from farwatch.events import Key
-from farwatch.export.anchor import PATH, check_name, fd_link
+from farwatch.export.anchor import PATH, fd_link
 from farwatch.export.tree import Export
 from farwatch.linux.files import AT_FDCWD, AT_SYMLINK_FOLLOW, linkat
 from farwatch.linux.identity import Identity
@@ -47,19 +47,6 @@ class CheckedExport(Export):
         finally:
             os.close(pin)
 
-    def link(
-        self, node: Key, directory: Key, name: bytes, fd: int | None = None
-    ) -> tuple[Key, os.stat_result]:
-        """As Export's, and as link(2) for who owns neither the node nor may write to it."""
-        check_name(name)
-        directory_fd = self._open_directory(directory)
-        try:
-            pin = self._open_path(node) if fd is None else fd
-            try:
-                linkat(AT_FDCWD, fd_link(pin), directory_fd, name, AT_SYMLINK_FOLLOW)
-                return node, os.fstat(pin)
-            finally:
-                if pin != fd:
-                    os.close(pin)
-        finally:
-            self._leave(directory_fd)
+    def _give_name(self, node: Key, fd: int, directory_fd: int, name: bytes) -> None:
+        """As Export's, without the capability that linkat(2) wants for AT_EMPTY_PATH."""
+        linkat(AT_FDCWD, fd_link(fd), directory_fd, name, AT_SYMLINK_FOLLOW)

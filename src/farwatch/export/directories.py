@@ -77,11 +77,6 @@ class Directory(Closable):
             raise failure(errno.EINVAL)
         os.lseek(self._fd, offset - (_SIGN << 1) if offset & _SIGN else offset, os.SEEK_SET)
 
-    def rewind(self) -> None:
-        """Start again, with the names that are there now."""
-        self._seek(0)
-        self._position = 0
-
     def sync(self, datasync: bool = False) -> None:
         """Bring the directory to the disk (fsync(2))."""
         if datasync:

@@ -168,13 +168,17 @@ class Naming(Anchor):
         try:
             node_fd = self._open_path(node) if fd is None else fd
             try:
-                linkat(node_fd, b"", directory_fd, name, AT_EMPTY_PATH)
+                self._give_name(node, node_fd, directory_fd, name)
                 return node, os.fstat(node_fd)
             finally:
                 if node_fd != fd:
                     os.close(node_fd)
         finally:
             self._leave(directory_fd)
+
+    def _give_name(self, node: Key, fd: int, directory_fd: int, name: bytes) -> None:
+        """Give a node a further name, by a descriptor of it."""
+        linkat(fd, b"", directory_fd, name, AT_EMPTY_PATH)
 
     def hold(self, directory: Key, name: bytes) -> int | None:
         """An O_PATH descriptor of what is at a name, the caller's; None if it cannot be had."""

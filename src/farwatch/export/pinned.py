@@ -209,23 +209,10 @@ class PinnedExport(Export):
 
     # In whose name -----------------------------------------------------------------------
 
-    def link(
-        self, node: Key, directory: Key, name: bytes, fd: int | None = None
-    ) -> tuple[Key, os.stat_result]:
+    def _give_name(self, node: Key, fd: int, directory_fd: int, name: bytes) -> None:
         """As Export's, without the capability that linkat(2) wants for AT_EMPTY_PATH."""
-        check_name(name)
-        directory_fd = self._open_directory(directory)
-        try:
-            pin = self._open_path(node) if fd is None else fd
-            try:
-                linkat(AT_FDCWD, fd_link(pin), directory_fd, name, AT_SYMLINK_FOLLOW)
-                self._hold(node, pin)
-                return node, os.fstat(pin)
-            finally:
-                if pin != fd:
-                    os.close(pin)
-        finally:
-            self._leave(directory_fd)
+        linkat(AT_FDCWD, fd_link(fd), directory_fd, name, AT_SYMLINK_FOLLOW)
+        self._hold(node, fd)
 
     def mknod(
         self, directory: Key, name: bytes, mode: int, rdev: int, caller: Caller

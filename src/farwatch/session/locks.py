@@ -101,7 +101,7 @@ class Locks:
         outcome = self._attempt(wanted, is_flock)
         if isinstance(outcome, Blocked):
             raise fail(errno.EAGAIN)
-        if wanted.range.kind == F_UNLCK or not self._catching_up.is_due:
+        if wanted.range.kind == F_UNLCK:
             return outcome
         return self._grant(request.unique, lambda: outcome)
 

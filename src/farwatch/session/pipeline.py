@@ -74,7 +74,7 @@ class Pipeline:
         session.is_behind = session.must_catch_up = self.is_behind
         number = session.client
         session.client_of = client_of or (lambda thread: number if thread in own else 0)
-        self._settler = Settler(own, self._is_unseen)
+        self._settler = self._new_settler(None)
         self._is_reading = False
         self._half_held = 0
         self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
@@ -96,17 +96,14 @@ class Pipeline:
         except Exception:
             log.exception("a batch of events could not be delivered")
             self.gap("events could not be delivered")
-        self.due = time.monotonic() + self._patience() if self._settler.carrying else None
+        self.due = None
+        if self._settler.carrying:
+            patience = _COUNT_SECONDS if self._settler.awaits_count else _FLUSH_SECONDS
+            self.due = time.monotonic() + patience
         # Last of all: the agent may share the CPU, and starts when this thread waits.
         self.answer()
         if self._session.has_notice:
             self.notify()
-
-    def _patience(self) -> float:
-        settler = self._settler
-        if settler.held and not settler.awaits_half(self._at, self._told):
-            return _COUNT_SECONDS
-        return _FLUSH_SECONDS
 
     def _awaits_half(self) -> bool:
         if not self._settler.held or not self._settler.awaits_half(self._at, self._told):

@@ -393,6 +393,7 @@ class TestAcrossBatches:
         awaiting = Settler((), lambda at, node: (at, node) == (place("y"), b"i"))
         assert told_of(awaiting, "RENAME x i y") == []
         assert awaiting.carrying
+        assert awaiting.awaits_count
         whole = "ATTRIB|DELETE_SELF - j"
         assert told_of(awaiting, whole) == ["RENAME x i y j", "DEATH - j"]
         assert told_of(awaiting, "RENAME x i y") == []
@@ -439,6 +440,7 @@ class TestAcrossBatches:
         settler = Settler()
         assert told_of(settler, "RENAME x i y", told="x=i y=j") == []
         assert settler.carrying
+        assert not settler.awaits_count
         assert told_of(settler, "RENAME y j x", told="x=i y=j") == ["EXCHANGE x i y j"]
         assert not settler.carrying
 

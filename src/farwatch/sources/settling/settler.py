@@ -47,6 +47,8 @@ class Settler:
         """A whole batch, when it ends between the two halves of an exchange, or between a
         rename and the awaited link count of what that replaced."""
         self._held_disk: dict[Place, Key | None] = {}
+        self.awaits_count = False
+        """Whether it is held back for a link count, which is what its thread does next."""
 
     @property
     def carrying(self) -> bool:
@@ -99,13 +101,13 @@ class Settler:
         if self.held:
             records = [*self.held, *records]
             disk = {**self._held_disk, **disk}
-            self.held, self._held_disk = [], {}
-        if not flush and (
-            exchanges.ends_in_half(records, disk, told, self._memory.own)
-            or (not was_held and self._ends_in_replacing(records, told))
-        ):
-            self.held, self._held_disk = list(records), dict(disk)
-            return []
+            self.held, self._held_disk, self.awaits_count = [], {}, False
+        if not flush:
+            is_half = exchanges.ends_in_half(records, disk, told, self._memory.own)
+            if is_half or (not was_held and self._ends_in_replacing(records, told)):
+                self.held, self._held_disk = list(records), dict(disk)
+                self.awaits_count = not is_half
+                return []
         changes = walk(self._memory, records, disk, told, flush)
         if flush:
             self._memory.expect_nothing()
