@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farwatch.session.settings import FILE_SECONDS
 from tests.cache.changes import CHANGES, DIRECTORIES, NAMES, PATHS, Change
 from tests.cache.ear import Ear
-from tests.cache.truth import differences, reading, warm, within, wrong_links
+from tests.cache.truth import differences, reading, stale, warm, within, wrong_links
 from tests.stage import FarwatchStage
 
 ALL = (*DIRECTORIES, *PATHS, *(f"{path}/{name}" for path in PATHS for name in NAMES[:1]))
@@ -41,7 +42,11 @@ def fresh_tree(stage: FarwatchStage) -> tuple[Path, Path]:
 
 
 def play(stage: FarwatchStage, history: list[Change], readers: int) -> None:
-    """Each change alone: it is made, its event comes, and then all is to be told as it is."""
+    """Each change alone: it is made, its event comes, and then all is to be told as it is.
+
+    What the client itself writes to a mapping is known to nobody but the file's own disk, while
+    it is told the attributes for as long as an open file is believed.
+    """
     source, client = fresh_tree(stage)
     with Ear(client) as ear, reading(client, ALL, readers):
         for change in history:
@@ -52,6 +57,8 @@ def play(stage: FarwatchStage, history: list[Change], readers: int) -> None:
                 continue
             if not change.is_local:
                 ear.wait_for(heard)
+            if change.is_local and change.what == "map":
+                within(2 * FILE_SECONDS, lambda: stale(source, client, ALL))
             found = differences(source, client, ALL)
             assert not found, f"after {change} of {history}: {found}"
             within(LINK_SECONDS, lambda: wrong_links(source, client, ALL))

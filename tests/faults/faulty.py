@@ -71,7 +71,7 @@ class Listener:
 
     It believes what a program believes that has listed the directory once.  A word that
     cannot be true after those before it (CREATE of what is there, DELETE of what is not) is
-    in ``impossible``.
+    in ``impossible``, with what was heard just before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class Listener:
         self._buffer = bytearray(1 << 20)
         self.names = set(os.listdir(path))
         self.heard: list[tuple[Mask, str]] = []
-        self.impossible: list[tuple[Mask, str]] = []
+        self.impossible: list[list[tuple[Mask, str]]] = []
 
     def __enter__(self) -> Listener:
         return self
@@ -102,12 +102,12 @@ class Listener:
         assert not mask & Mask.Q_OVERFLOW, "the watcher's own queue is full"
         comes = bool(mask & (Mask.CREATE | Mask.MOVED_TO))
         if comes and name in self.names and mask & Mask.CREATE:
-            self.impossible.append((mask, name))
+            self.impossible.append(self.heard[-12:])
         if comes:
             self.names.add(name)
         elif mask & (Mask.DELETE | Mask.MOVED_FROM):
             if name not in self.names:
-                self.impossible.append((mask, name))
+                self.impossible.append(self.heard[-12:])
             self.names.discard(name)
 
     def hear_until(self, names: set[str]) -> None:
