@@ -248,6 +248,22 @@ MERGED = [
         told="x=i y=",
     ),
     Case(
+        "what had come back to a name has left it as before when the name is made anew",
+        "RENAME x i y; RENAME y i x; CREATE|MODIFY x j",
+        "RENAME x i y; RENAME y i x; RENAME x i y; CREATE x j; MODIFY x j",
+        disk="x=j y=",
+        told="x=i y=",
+    ),
+    Case(
+        "also onto what is there by then",
+        "RENAME y i x; MODIFY|DELETE x i; RENAME x i y; CREATE|MODIFY x k; ATTRIB - k; "
+        "CREATE|MODIFY y j; ATTRIB - i",
+        "RENAME y i x; MODIFY x i; RENAME x i y; CREATE x k; MODIFY x k; "
+        "RENAME y i x k; CREATE y j; MODIFY y j; DELETE x i",
+        disk="x= y=j",
+        told="x= y=i",
+    ),
+    Case(
         "before a directory goes, everything in it goes",
         "CREATE|DELETE|ISDIR x d; CREATE|DELETE d/y i; ATTRIB - i; DELETE_SELF|ISDIR d/. -",
         "CREATE x d; CREATE d/y i; DELETE d/y i; DELETE x d; DEATH - d (linked)",

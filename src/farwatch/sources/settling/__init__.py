@@ -24,7 +24,8 @@ What is kept between batches (memory.py)
 One name's records (i is the record's node, j another; *exact* means that the
 mask holds nothing besides the name's own bits, so one of them happened here)
   entries.py
-    CREATE i            what the name holds goes first, if its DELETE is owed; tell it
+    CREATE i            what the name holds goes first, if its DELETE is owed, or by the
+                        rename by which it had gone before it came back; tell it
     DELETE i            an owed CREATE i comes first; tell it
     both, i is there    tell DELETE, owe CREATE
     both, i is not      as CREATE, and owe DELETE

@@ -60,7 +60,7 @@ class Entries:
             return exact and not bits & DELETE
         if exact or name.holds is None or name.holds is UNKNOWN:
             return True
-        return (DELETE, name.holds) in name.owed
+        return (DELETE, name.holds) in name.owed or self._ledger.may_leave_again(name)
 
     def _deletes_here(self, name: Name, node: Key, thread: int, bits: int, exact: bool) -> bool:
         """Whether the DELETE of a record comes first, and where the record stands.

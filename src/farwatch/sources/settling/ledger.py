@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from farwatch.events import Key, Place
+from farwatch.events import Key, Place, Record
 from farwatch.sources.settling.masks import CREATE, DELETE, ISDIR
 from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.moves import Moves
@@ -77,6 +77,8 @@ class Ledger:
             return
         if name.can(DELETE, gone):
             self._pay(name, DELETE, gone)
+        else:
+            self._move_away(name, gone)
         name.holds = None
 
     def let_go(self, name: Name, node: Key) -> None:
@@ -159,6 +161,23 @@ class Ledger:
                 self.make_free(name)
                 self.repeat(mask, thread, old, node, name)
                 return
+
+    def may_leave_again(self, name: Name) -> bool:
+        """Whether what the name holds was seen to leave it by a rename: it came back since."""
+        node = name.holds
+        return node is not None and node is not UNKNOWN and bool(self._leaving(name, node))
+
+    def _leaving(self, name: Name, node: Key) -> list[Record]:
+        moves = self._moves.taking(node, name.place)
+        return [move for move in moves if move.new_place is not None]
+
+    def _move_away(self, name: Name, node: Key) -> None:
+        """If a rename was seen that takes the node away from the name, it happened twice."""
+        moves = self._leaving(name, node)
+        if moves:
+            mask, thread, _, _, new_place = moves[-1]
+            assert new_place is not None
+            self.repeat(mask, thread, name, node, self._names.by_place[new_place])
 
     # The end
 

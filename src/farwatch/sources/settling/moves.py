@@ -22,15 +22,21 @@ class Moves:
     def __init__(self) -> None:
         self.seen: list[Record] = []
         self._by_end: dict[tuple[Place | None, Key | None], list[Record]] = {}
+        self._by_start: dict[tuple[Place | None, Key | None], list[Record]] = {}
 
     def note(self, move: Record) -> None:
         """A rename was read."""
         self.seen.append(move)
         self._by_end.setdefault((move.new_place, move.node), []).append(move)
+        self._by_start.setdefault((move.place, move.node), []).append(move)
 
     def bringing(self, node: Key, place: Place) -> Sequence[Record]:
         """Those that bring the node to the name."""
         return self._by_end.get((place, node), ())
+
+    def taking(self, node: Key, place: Place) -> Sequence[Record]:
+        """Those that take the node away from the name."""
+        return self._by_start.get((place, node), ())
 
     def touching(self, place: Place) -> list[Record]:
         """Those that touch the name."""
