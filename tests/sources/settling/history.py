@@ -231,7 +231,7 @@ def know_own(run: Run, own: tuple[int, ...]) -> None:
         return
     for place, events in run.world.names_by.items():
         for what, node, thread, record in events[heard[place] :]:
-            if run.batch(record) != len(run.batches) - 1:
+            if run.batch(record) > len(run.batches) - 1:
                 break
             heard[place] += 1
             if thread in own:

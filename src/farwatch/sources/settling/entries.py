@@ -42,6 +42,7 @@ class Entries:
         comes = bits & CREATE and self._creates_here(name, node, bits, exact)
         goes = not comes and bits & DELETE and self._deletes_here(name, node, thread, bits, exact)
         if comes:
+            self._ledger.leave_again(name)
             self._ledger.make_free(name)
             self._ledger.pay_before(name, node)
             self._ledger.do(name, CREATE, node, thread)

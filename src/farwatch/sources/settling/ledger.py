@@ -4,6 +4,7 @@ Everything here tells what the name has lived through, as far as records say so:
 what nobody reported is not invented, the name is only taken to be as it has to be.
 
     make_free     before something comes: what the name holds went
+    leave_again   the same, if that was a rename that was seen once
     make_hold     before something goes: it came, by a CREATE or by a rename seen before
     make_way      before a rename: a DELETE that is owed is paid, else it replaces
     pay_before    before something comes to stay
@@ -77,8 +78,6 @@ class Ledger:
             return
         if name.can(DELETE, gone):
             self._pay(name, DELETE, gone)
-        else:
-            self._move_away(name, gone)
         name.holds = None
 
     def let_go(self, name: Name, node: Key) -> None:
@@ -164,20 +163,23 @@ class Ledger:
 
     def may_leave_again(self, name: Name) -> bool:
         """Whether what the name holds was seen to leave it by a rename: it came back since."""
-        node = name.holds
-        return node is not None and node is not UNKNOWN and bool(self._leaving(name, node))
+        return bool(self._leaving(name))
 
-    def _leaving(self, name: Name, node: Key) -> list[Record]:
-        moves = self._moves.taking(node, name.place)
-        return [move for move in moves if move.new_place is not None]
-
-    def _move_away(self, name: Name, node: Key) -> None:
-        """If a rename was seen that takes the node away from the name, it happened twice."""
-        moves = self._leaving(name, node)
+    def leave_again(self, name: Name) -> None:
+        """Before something comes: what the name holds left it, by the same rename again."""
+        moves = self._leaving(name)
         if moves:
-            mask, thread, _, _, new_place = moves[-1]
+            mask, thread, _, node, new_place = moves[-1]
+            assert node is not None
             assert new_place is not None
             self.repeat(mask, thread, name, node, self._names.by_place[new_place])
+
+    def _leaving(self, name: Name) -> list[Record]:
+        node = name.holds
+        if node is None or node is UNKNOWN or name.can(DELETE, node):
+            return []
+        moves = self._moves.taking(node, name.place)
+        return [move for move in moves if move.new_place is not None]
 
     # The end
 
