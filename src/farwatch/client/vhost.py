@@ -52,7 +52,7 @@ class VhostCarrier:
     interrupts = False
 
     def __init__(self, link: Link, frontend: Frontend) -> None:
-        self.notifies = bool(frontend.features & Feature.FS_NOTIFICATION)
+        self.notifies = frontend.notifies
         self._link = link
         self._frontend = frontend
         self._loop = asyncio.get_running_loop()

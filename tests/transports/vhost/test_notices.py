@@ -11,6 +11,7 @@ import pytest
 
 from farwatch.abi.virtio import NOTIFICATION_QUEUE, Feature
 from farwatch.session.request import Payload
+from farwatch.transports.vhost.errors import ProtocolError
 from farwatch.transports.vhost.frontend import Frontend
 from farwatch.transports.vhost.peer import FEATURES
 from farwatch.transports.vhost.shared import SharedMemory
@@ -186,3 +187,24 @@ def test_no_answer_waits_for_a_buffer(scene: Scene) -> None:
     scene.saying.before = [b"before"]
     assert scene.frontend.ask(k.request(k.MKDIR, 1), 100)
     assert scene.hear(1) == [b"before"]
+
+
+def test_without_a_queue_for_them_answers_are_no_notifications() -> None:
+    """What would be that queue is the first one for requests."""
+    server = Server(whole(echo), lambda: None, OPTIONS)
+    frontend = Frontend(server.connect())
+    try:
+        frontend.negotiate(int(FEATURES))
+        frontend.start(SharedMemory([1 << 20]), queues=3)
+        assert frontend.request_queue == NOTIFICATION_QUEUE
+        with pytest.raises(ProtocolError, match="no queue for notifications"):
+            frontend.offer(128, 1)
+        first = frontend.submit(k.request(k.READ, 1), 100)
+        second = frontend.submit(k.request(k.READ, 1), 100)
+        # To look for the one takes what has been used, the other's answer too.
+        assert frontend.wait(second)
+        assert frontend.notifications() == []
+        assert frontend.poll(first)
+    finally:
+        frontend.close()
+        server.close()

@@ -138,9 +138,14 @@ class Frontend(Peer, Closable):
     # Requests --------------------------------------------------------------------
 
     @property
+    def notifies(self) -> bool:
+        """Whether there is a queue for notifications; its number is a request queue's if not."""
+        return bool(self.features & Feature.FS_NOTIFICATION)
+
+    @property
     def request_queue(self) -> int:
         """The first queue for requests."""
-        return 1 + bool(self.features & Feature.FS_NOTIFICATION)
+        return 1 + self.notifies
 
     def submit(
         self,
@@ -218,7 +223,10 @@ class Frontend(Peer, Closable):
         """Gives the device buffers for notifications.
 
         ``poll`` and ``wait`` take each of them back, ``notifications`` all that were used.
+        Raises ProtocolError if no queue for them was agreed on.
         """
+        if not self.notifies:
+            raise ProtocolError("no queue for notifications was agreed on")
         memory, index = self._memory(), virtio.NOTIFICATION_QUEUE
         ring = self.rings[index]
         offered = []
@@ -236,6 +244,8 @@ class Frontend(Peer, Closable):
         To ask for one buffer after the other would miss that: one that was empty a moment ago
         may be used before one that is asked for next.
         """
+        if not self.notifies:
+            return []
         self._take(virtio.NOTIFICATION_QUEUE)
         used = [each for each in self._replies if each.queue == virtio.NOTIFICATION_QUEUE]
         return [self._collect(pending) for pending in used]
