@@ -189,12 +189,13 @@ class Pipeline:
         # Who keeps its own marks is told what it has done itself, or has it left out when
         # that is settled.
         if subscription is None:
-            return Settler(self._own, self._is_unseen)
+            return Settler(self._own, self._is_unseen, self._believed)
         return Settler(
             (),
             lambda place, node: (
                 subscription.may_be_replaced(place, node) or self._is_unseen(place, node)
             ),
+            self._believed,
         )
 
     def _is_unseen(self, place: Place, _node: Key | None) -> bool:
@@ -236,6 +237,9 @@ class Pipeline:
             return UNKNOWN
         child = view.nodes.child(directory, place.name)
         return UNKNOWN if child is None else child.key
+
+    def _believed(self, place: Place) -> Key | None:
+        return self.held_as_told(place)[0]
 
     def held_as_told(self, place: Place) -> tuple[Key | None, bool]:
         """What the client was told that a name holds, and whether that is of what is read now.

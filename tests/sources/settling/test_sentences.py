@@ -405,6 +405,27 @@ class TestAcrossBatches:
         assert told_of(settler, "", flush=True) == ["DEATH - j"]
         assert not settler.carrying
 
+    def test_the_count_of_a_directory_is_of_what_was_replaced_if_that_was_believed_there(
+        self,
+    ) -> None:
+        """Else its mode was changed: directories are told an ATTRIB of their own for that."""
+        renamed = "RENAME|ISDIR x d y"
+        believing = Settler((), believed=lambda at: b"e" if at == place("y") else None)
+        assert told_of(believing, f"{renamed}; ATTRIB|ISDIR e/. -") == ["RENAME x d y e"]
+        assert told_of(believing, f"{renamed}; ATTRIB|ISDIR f/. -") == [
+            "RENAME x d y",
+            "ATTRIB - f",
+        ]
+        assert told_of(Settler(), f"{renamed}; ATTRIB|ISDIR e/. -") == [
+            "RENAME x d y",
+            "ATTRIB - e",
+        ]
+
+    def test_but_not_if_the_rename_was_told_as_one_that_replaces_nothing(self) -> None:
+        believing = Settler((), believed=lambda at: b"e")
+        assert told_of(believing, "RENAME|ISDIR x d y") == ["RENAME x d y"]
+        assert told_of(believing, "ATTRIB|ISDIR e/. -") == ["ATTRIB - e"]
+
     def test_it_is_waited_for_where_it_is_awaited(self) -> None:
         awaiting = Settler((), lambda at, node: (at, node) == (place("y"), b"i"))
         assert told_of(awaiting, "RENAME x i y") == []

@@ -112,7 +112,7 @@ class Ledger:
         elif not own:
             if gone is not UNKNOWN:
                 self.empty_directory(gone)
-            self._nameless.expect_replaced(thread, gone, is_dir=is_dir)
+            self._nameless.expect_replaced(thread, gone, name.place, is_dir=is_dir)
 
     def pay_before(self, name: Name, node: Key) -> None:
         """Before a node comes to a free name to stay: it is the last chance to pay."""

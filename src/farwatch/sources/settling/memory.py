@@ -5,7 +5,7 @@ A whole batch that is held back is the Settler's own affair.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from farwatch.events import Key, Place, Record
 from farwatch.sources.settling.masks import DELETE, RENAME
@@ -46,6 +46,7 @@ class Memory:
 
     __slots__ = (
         "anticipated",
+        "believed",
         "carried",
         "departed",
         "expected",
@@ -54,8 +55,13 @@ class Memory:
         "suspects",
     )
 
-    def __init__(self, own: Container[int]) -> None:
+    def __init__(
+        self,
+        own: Container[int],
+        believed: Callable[[Place], Key | None] = lambda place: None,
+    ) -> None:
         self.own = own
+        self.believed = believed
         # Inode-only records: thread and node, and the bits that wait.
         self.carried: dict[tuple[int, Key], int] = {}
         # By thread: which node's link count is on its way (ANY: nobody knows).

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from farwatch.events import Key, Kind, Record
+from farwatch.events import Key, Kind, Place, Record
 from farwatch.sources.settling.masks import (
     ATTRIB,
     DELETE,
@@ -40,6 +40,8 @@ class Nameless:
         self._counted: set[tuple[int, Key]] = set(memory.carried)
         # By thread: where the rename is told of which nobody knows what it replaced.
         self._renamed: dict[int, int] = {}
+        # And if that was a directory's: what it replaced, as far as the client believes.
+        self._believed: dict[int, Key] = {}
         for _, node in memory.carried:
             telling.mark_as_link(node)
 
@@ -87,11 +89,16 @@ class Nameless:
 
     # What a rename replaced
 
-    def expect_replaced(self, thread: int, gone: Key | Unknown, *, is_dir: bool) -> None:
-        """The rename that is told next replaces the node: its link count follows."""
+    def expect_replaced(
+        self, thread: int, gone: Key | Unknown, place: Place, *, is_dir: bool
+    ) -> None:
+        """The rename to the place that is told next replaces the node: its link count follows."""
         if gone is UNKNOWN:
             self._memory.expected[thread] = _ANY_DIRECTORY if is_dir else _ANY
             self._renamed[thread] = self._telling.position
+            believed = self._memory.believed(place) if is_dir else None
+            if believed is not None:
+                self._believed[thread] = believed
             return
         self._memory.expected[thread] = gone
         self._memory.departed.add(gone)
@@ -106,14 +113,16 @@ class Nameless:
         """
         mask, thread, place, node, _ = records[index]
         expected, renamed = self._memory.expected.pop(thread), self._renamed.pop(thread, None)
+        believed = self._believed.pop(thread, None)
         if place is not None and place.name == SELF:
             node, place = place.directory, None
         is_any = expected in (_ANY, _ANY_DIRECTORY)
         if is_any and bool(mask & ISDIR) != (expected == _ANY_DIRECTORY):
             # A directory replaces directories only, and nothing else does.
             return
-        if is_any and mask & ISDIR and not mask & DELETE_SELF:
-            # Directories have an ATTRIB of their own, by chmod: take it for that.
+        if is_any and mask & ISDIR and not mask & DELETE_SELF and node != believed:
+            # Directories have an ATTRIB of their own, by chmod: take it for that, unless it is
+            # of what the client believes to have been there.
             return
         following = _next_of_thread(records, index) if is_any else None
         if following is not None and following.node == node and following.mask & NAMES:
