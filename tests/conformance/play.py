@@ -309,11 +309,29 @@ def compared_paced(
     for pace in stage.paces:
         seen = play(stage, steps, Speed.PACED, base, pace)
         problems = compare_paced(spec, seen)
+        if problems and base is None:
+            spec = _another(native, steps, spec, seen, compare_paced)
+            problems = compare_paced(spec, seen)
         lagging = at_full_speed(spec, seen) if problems else []
         verdict = Verdict(problems + lagging, spec, seen, pace)
         if lagging or not problems or base is not None:
             break
     return verdict
+
+
+def _another(
+    native: Stage, steps: Sequence[Step], spec: Outcome, seen: Outcome, compare: Comparison
+) -> Outcome:
+    """Another native run, if one is as ``seen``; else the one that there is.
+
+    The mounts of other tests watch the same file system: a server that looks at a directory
+    keeps it alive for that moment, and its end may come after that of the native run.
+    """
+    for _ in range(2):
+        again = play(native, steps, Speed.FULL)
+        if not compare(again, seen):
+            return again
+    return spec
 
 
 def compared_full(
@@ -326,4 +344,6 @@ def compared_full(
     """Play natively and on ``stage`` without any pause."""
     spec = play(native, steps, Speed.FULL, base)
     seen = play(stage, steps, Speed.FULL, base)
+    if base is None and compare(spec, seen):
+        spec = _another(native, steps, spec, seen, compare)
     return Verdict(compare(spec, seen), spec, seen, 0)
