@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,26 @@ def test_as_much_as_there_is(pairs: Pairs, size: int) -> None:
     frontend = pairs(lambda data: ok(number_of(data), bytes(size - 16))).frontend
     assert len(frontend.ask(k.request(k.READ, 1), size)) == size
     assert len(frontend.ask(k.request(k.READ, 1), size + 1)) == size
+
+
+def test_the_memory_goes_at_the_end() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = _mapped()
+        pair = Pair(echo)
+        frontend = pair.frontend
+        frontend.ask(k.request(k.READ, 1, b"data"), 100)
+        assert _mapped() > before
+        pair.close()
+        assert _mapped() == before, "left to the garbage collector"
+    finally:
+        gc.enable()
+
+
+def _mapped() -> int:
+    """How often front ends' memory is mapped in this process."""
+    return Path("/proc/self/maps").read_text(encoding="utf-8").count("/memfd:guest-")
 
 
 def test_too_little_room(pairs: Pairs) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -57,7 +58,8 @@ class Frontend(Peer, Closable):
         self._inflight: tuple[int, Inflight] | None = None
         self._under_way: dict[tuple[int, int], Pending] = {}
         """By queue and head; a head is used again as soon as the device has given it back."""
-        self._replies: dict[Pending, int] = {}
+        self._replies: defaultdict[int, dict[Pending, int]] = defaultdict(dict)
+        """By queue: the bytes that were written, in the order in which they came."""
 
     @classmethod
     def connect(cls, path: str, *, timeout: float = 10.0) -> Self:
@@ -179,19 +181,20 @@ class Frontend(Peer, Closable):
 
     def poll(self, pending: Pending) -> bytes | None:
         """The reply, if it is there: empty for a request that has none."""
-        if pending not in self._replies:
+        replies = self._replies[pending.queue]
+        if pending not in replies:
             self._under_way.setdefault((pending.queue, pending.head), pending)
         self._take(pending.queue)
-        return self._collect(pending) if pending in self._replies else None
+        return self._collect(pending) if pending in replies else None
 
     def _take(self, queue: int) -> None:
         for used in self.rings[queue].take():
             given_back = self._under_way.pop((queue, used.head), None)
             if given_back is not None:
-                self._replies[given_back] = used.written
+                self._replies[queue][given_back] = used.written
 
     def _collect(self, pending: Pending) -> bytes:
-        written, memory = self._replies.pop(pending), self._memory()
+        written, memory = self._replies[pending.queue].pop(pending), self._memory()
         data = b""
         if pending.reply is not None:
             data = memory.read(pending.reply[0], min(written, pending.reply[1]))
@@ -247,8 +250,7 @@ class Frontend(Peer, Closable):
         if not self.notifies:
             return []
         self._take(virtio.NOTIFICATION_QUEUE)
-        used = [each for each in self._replies if each.queue == virtio.NOTIFICATION_QUEUE]
-        return [self._collect(pending) for pending in used]
+        return [self._collect(used) for used in list(self._replies[virtio.NOTIFICATION_QUEUE])]
 
     def _memory(self) -> SharedMemory:
         if self.memory is None:
@@ -265,6 +267,7 @@ class Frontend(Peer, Closable):
         self.rings.clear()
         if self.memory is not None:
             self.memory.close()
+            self.memory = None
         if self._inflight is not None:
             os.close(self._inflight[0])
             self._inflight = None

@@ -105,7 +105,12 @@ class SharedMemory:
         self._free = joined
 
     def close(self) -> None:
-        """Close the descriptors; the memory goes with its last view."""
+        """Close the descriptors and let go of the memory; it goes with its last view.
+
+        At once, that is: who still refers to this may be left to the garbage collector.
+        """
         for _, fd in self.regions:
             os.close(fd)
         self.regions.clear()
+        self._free.clear()
+        self.memory = Memory()
