@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -51,7 +51,7 @@ class Tree(Protocol):
     def node_at(self, directory: Key, name: bytes) -> Key | None: ...
     def is_mount_point(self, directory: Key, name: bytes) -> bool: ...
     def keep(self, node: Key) -> None: ...
-    def let_go(self, node: Key) -> None: ...
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None: ...
     def inside(self, node: Key) -> bool: ...
     def place_of(self, node: Key) -> Place | None: ...
     def link(self, node: Key, directory: Key, name: bytes) -> tuple[Key, os.stat_result]: ...
@@ -430,7 +430,7 @@ class MemoryDisk(Content):
     def keep(self, node: Key) -> None:
         """Nothing: a node is there for as long as it has a name."""
 
-    def let_go(self, node: Key) -> None:
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
         """Nothing."""
 
     def node_at(self, directory: Key, name: bytes) -> Key | None:

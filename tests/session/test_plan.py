@@ -7,6 +7,7 @@ it; ``#x`` a pin or a file kept open.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import NamedTuple, Self
@@ -637,3 +638,44 @@ def test_an_open_whose_close_was_merged_with_another_has_its_mode(read: World) -
     read.mode = None
     told = reading(read, Kind.OPEN, Kind.OPEN, Kind.CLOSE_WRITE)
     assert [step.split()[2] for step in told[:2]] == ["rw", "rw"]
+
+
+def by_pins(world: World, monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:
+    """An export by pins has let go of these, which the client has forgotten."""
+    forgotten = {world.disk.at(path).key for path in paths}
+    lookup, getattr_, place_of = world.disk.lookup, world.disk.getattr, world.disk.place_of
+
+    def found(directory: Key, name: bytes) -> tuple[Key, os.stat_result]:
+        key, status = lookup(directory, name)
+        forgotten.discard(key)
+        return key, status
+
+    def status(node: Key) -> os.stat_result:
+        if node in forgotten:
+            raise OSError(errno.ESTALE, "not pinned")
+        return getattr_(node)
+
+    monkeypatch.setattr(world.disk, "lookup", found)
+    monkeypatch.setattr(world.disk, "getattr", status)
+    monkeypatch.setattr(
+        world.disk, "place_of", lambda node: None if node in forgotten else place_of(node)
+    )
+
+
+def test_a_node_that_was_forgotten_since_is_looked_up_by_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.create("l", symlink=True).create("f")
+    by_pins(world, monkeypatch, "l", "f")
+    assert world.steps() == ["SYMLINK l", "MKNOD f"]
+    node = world.kernel.session.view.nodes.by_key[world.disk.at("f").key]
+    assert world.disk.getattr(node.key).st_mode == node.mode
+
+
+def test_a_directory_that_was_forgotten_is_told_by_the_name_that_its_parent_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.disk_has("d/")
+    by_pins(world, monkeypatch, "d")
+    world.change(Kind.ATTRIB, "d")
+    assert world.steps() == ["TOUCH d ATTRIB"]

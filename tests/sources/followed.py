@@ -51,9 +51,12 @@ class Followed:
         return key
 
     def forget(self, key: Key) -> None:
-        self.export.let_go(key)
-        for place in [place for place, held in self.told.items() if held == key]:
-            del self.told[place]
+        """The client does not know a node any more, nor what a directory's names hold."""
+        inside = [held for place, held in self.told.items() if place.directory == key]
+        self.export.let_go(key, inside)
+        for place, held in list(self.told.items()):
+            if key in (held, place.directory):
+                del self.told[place]
 
     def records(self) -> list[Record]:
         """What the source tells, until it has nothing more."""

@@ -163,6 +163,17 @@ def test_an_exchange(tree: Followed, known: tuple[str, ...]) -> None:
     assert [record.node for record in found] == keys
 
 
+def test_an_exchange_of_what_was_forgotten(tree: Followed) -> None:
+    keys = []
+    for name in (b"a", b"b"):
+        (tree.path / os.fsdecode(name)).write_bytes(b"")
+        tree.records()
+        keys.append(tree.know(os.fsdecode(name)))
+        tree.forget(keys[-1])
+    renameat2(-100, bytes(tree.path / "a"), -100, bytes(tree.path / "b"), RENAME_EXCHANGE)
+    assert [record.node for record in tree.records()] == keys
+
+
 def test_halves_of_renames(tree: Followed, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     (outside / "in").write_bytes(b"")
@@ -196,7 +207,7 @@ def test_a_directory_whose_parent_is_not_known_tells_of_itself(tree: Followed) -
     (tree.path / "d" / "e").mkdir(parents=True)
     tree.records()
     parent, key = tree.know("d"), tree.know("d/e")
-    tree.forget(parent)
+    tree.export.let_go(parent)
     tree.records()
     os.chmod(tree.path / "d" / "e", 0o700)
     (found,) = tree.records()
@@ -246,6 +257,49 @@ def test_what_is_forgotten_is_not_followed(tree: Followed) -> None:
     tree.forget(key)
     (tree.path / "d" / "a").write_bytes(b"")
     assert tree.records() == []
+
+
+def test_what_is_in_a_forgotten_directory_is_heard_of(tree: Followed) -> None:
+    (tree.path / "d").mkdir()
+    (tree.path / "d" / "a").write_bytes(b"")
+    key = tree.know("d/a")
+    home = tree.know("d")
+    tree.records()
+    tree.forget(home)
+    append(tree.path / "d" / "a")
+    os.rename(tree.path / "d" / "a", tree.path / "d" / "b")
+    append(tree.path / "d" / "b")
+    (tree.path / "d" / "b").unlink()
+    found = tree.records()
+    assert [Mask(record.mask) for record in found] == [
+        MODIFY,
+        CLOSE_WRITE,
+        RENAME,
+        MODIFY,
+        CLOSE_WRITE,
+        ATTRIB,
+        DELETE_SELF,
+        DELETE,
+    ]
+    assert {record.node for record in found} == {key}
+    assert tree.export.exists(home)
+    tree.forget(key)
+    assert not tree.export.exists(home)
+    (tree.path / "d" / "c").write_bytes(b"")
+    assert tree.records() == []
+
+
+def test_what_is_removed_and_used_before_anything_is_read(tree: Followed) -> None:
+    (tree.path / "a").write_bytes(b"hello")
+    key = tree.know("a")
+    tree.records()
+    tree.source.want(READING)
+    with open(tree.path / "a", "rb", buffering=0) as held:
+        (tree.path / "a").unlink()
+        held.read()
+        found = tree.records()
+    assert [Mask(record.mask) for record in found] == [Mask.OPEN, ATTRIB, DELETE, Mask.ACCESS]
+    assert {record.node for record in found} == {key}
 
 
 def test_reading_is_told_while_it_is_wanted(tree: Followed) -> None:

@@ -16,6 +16,7 @@ Not locked: whoever shares a table between threads holds a lock of its own.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from stat import S_IFDIR, S_IFMT, S_ISDIR
 from typing import Protocol
 
@@ -95,8 +96,12 @@ class Holder(Protocol):
     def keep(self, node: Key) -> None:
         """The client knows the node from now on."""
 
-    def let_go(self, node: Key) -> None:
-        """The client does not know the node any more."""
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
+        """The client does not know the node any more.
+
+        ``inside`` is what it still knows of what it was told to be in this directory: a watch
+        keeps an inode and not its name, and memory pressure takes names away.
+        """
 
 
 class NodeTable:
@@ -171,7 +176,7 @@ class NodeTable:
             return
         del self.by_key[node.key]
         if self._holder is not None:
-            self._holder.let_go(node.key)
+            self._holder.let_go(node.key, [child.key for child in (node.children or {}).values()])
         for directory, name in node.names:
             if directory.children is not None and directory.children.get(name) is node:
                 del directory.children[name]

@@ -25,6 +25,7 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Collection
 
 from farwatch.events import Key, Place
 from farwatch.export.anchor import PATH, Caller, check_name, fd_link
@@ -74,10 +75,10 @@ class PinnedExport(Export):
         """The client knows the node from now on (``nodes.Holder``)."""
         self._pins.keep(node)
 
-    def let_go(self, node: Key) -> None:
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
         """The client does not know the node any more (``nodes.Holder``)."""
         if node != self.root_key:
-            self._pins.let_go(node)
+            self._pins.let_go(node, inside)
 
     def look(self, place: Place) -> Key | None:
         """The key of what is at a name, which is pinned; None if there is nothing.

@@ -2,6 +2,8 @@
 
     fresh     just looked up, perhaps about to be told to the client; the oldest go first
     kept      the client knows the node (``keep`` … ``let_go``)
+    home      of a directory: the client has forgotten it, and knows something in it, of
+              which only the directory's mark may tell (homes.py)
     let die   kept, but without a descriptor: the node has no name left, and its end
               must not be held up by who only knows it
 
@@ -18,10 +20,12 @@ import resource
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Protocol
 
 from farwatch.events import Key
 from farwatch.export.anchor import failure
+from farwatch.export.homes import Homes
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Pins:
         self._pins: dict[Key, tuple[int, bool]] = {}
         self._kept: set[Key] = set()
         self._fresh: OrderedDict[Key, None] = OrderedDict()
+        self._homes = Homes()
         limit = raise_limit()
         self._most = limit - max(_LEAST_SPARE, limit // _SPARE_SHARE)
         self._most_fresh = max(_LEAST_FRESH, min(_MOST_FRESH, limit // _SPARE_SHARE))
@@ -107,14 +112,16 @@ class Pins:
             self._kept.add(node)
             self._fresh.pop(node, None)
 
-    def let_go(self, node: Key) -> None:
-        """The client does not know the node any more."""
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
+        """The client does not know the node any more; what it knows in there is ``inside``."""
         with self._lock:
             self._kept.discard(node)
             self._fresh.pop(node, None)
-            self._close(node)
-            if self._follower is not None:
-                self._follower.unfollow(node)
+            for each in self._homes.forget(node, inside):
+                if each not in self._kept and each not in self._fresh:
+                    self._close(each)
+                    if self._follower is not None:
+                        self._follower.unfollow(each)
 
     def let_go_of(self, prefix: bytes) -> None:
         """Close the pins of all nodes whose keys begin so: their file system goes away."""

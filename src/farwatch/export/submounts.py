@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from collections.abc import Collection
 from typing import NamedTuple
 
 from farwatch.events import Key, Place
@@ -73,10 +74,10 @@ class Submounts(Anchor):
         if self._descriptors is not None and node[:_PREFIX] in self._unhandled:
             self._descriptors.keep(node)
 
-    def let_go(self, node: Key) -> None:
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
         """The client does not know the node any more (``nodes.Holder``)."""
         if self._descriptors is not None and node[:_PREFIX] in self._unhandled:
-            self._descriptors.let_go(node)
+            self._descriptors.let_go(node, inside)
 
     def close(self) -> None:
         """Close everything.  May be called twice."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from farwatch.events import Key
@@ -42,9 +42,9 @@ class Graves:
         """The client knows the node from now on (``nodes.Holder``)."""
         self._holder.keep(node)
 
-    def let_go(self, node: Key) -> None:
+    def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
         """The client does not know the node any more (``nodes.Holder``)."""
-        self._holder.let_go(node)
+        self._holder.let_go(node, inside)
         fd = self._fds.pop(node, None)
         if fd is not None:
             os.close(fd)

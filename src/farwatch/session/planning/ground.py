@@ -9,6 +9,7 @@ hidden     the directory that only the agent sees, in which every node has a nam
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from stat import S_IFDIR, S_IFREG
 from typing import NamedTuple, Protocol
 
@@ -27,6 +28,9 @@ class Disk(Protocol):
 
     def getattr(self, node: Key) -> os.stat_result:
         """The inode's status.  Raises OSError ESTALE if it is gone."""
+
+    def lookup(self, directory: Key, name: bytes) -> tuple[Key, os.stat_result]:
+        """What a name holds, which is then known by its key.  Raises OSError."""
 
     def place_of(self, node: Key) -> Place | None:
         """Where a directory is, by the disk."""
@@ -149,19 +153,29 @@ class Ground:
             return None
         return directory, place.name
 
-    def obtain(self, key: Key | None, is_dir: bool) -> Node:
-        """The node with this key; one that is gone is taken by what the event said."""
+    def obtain(self, key: Key | None, is_dir: bool, place: Place | None = None) -> Node:
+        """The node with this key; one that is gone is taken by what the event said.
+
+        ``place`` is where it may be found.  An export by pins knows a node for as long as
+        the client does, and the client may have forgotten it since the change was read.
+        """
         if key is None:
             key = b"unknown %d" % self.token()
         node = self.nodes.by_key.get(key)
         if node is not None:
             return node
+        status = self._status(key, place)
         mode = S_IFDIR if is_dir else S_IFREG
-        try:
-            mode = self.disk.getattr(key).st_mode
-        except (OSError, ValueError):
-            pass
-        return self.nodes.obtain(key, mode)
+        return self.nodes.obtain(key, mode if status is None else status.st_mode)
+
+    def _status(self, key: Key, place: Place | None) -> os.stat_result | None:
+        with suppress(OSError, ValueError):
+            return self.disk.getattr(key)
+        if place is not None:
+            with suppress(OSError, ValueError):
+                found, status = self.disk.lookup(place.directory, place.name)
+                return status if found == key else None
+        return None
 
     def is_there(self, place: Place, node: Node) -> bool:
         """Whether a name that an event says may be told for good.

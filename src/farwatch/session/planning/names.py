@@ -43,7 +43,7 @@ class Names:
                 self._ground.add(touch_step(self._ground.hide(node), Times.ATTRIB))
             return
         known = self._interest.live(change.node)
-        node = self._ground.obtain(change.node, change.is_dir)
+        node = self._ground.obtain(change.node, change.is_dir, change.place)
         at = (directory, change.place.name)
         if change.linked and known is not None and not node.is_dir:
             hidden = self._ground.hide(node).where
@@ -96,7 +96,7 @@ class Names:
         if to is None:
             self._rename_out(change, at)
             return
-        node = self._ground.obtain(change.node, change.is_dir)
+        node = self._ground.obtain(change.node, change.is_dir, change.new_place)
         if at is not None:
             self._whole_rename(node, at, to, self._replaced(change, to))
         else:
@@ -109,9 +109,10 @@ class Names:
             # By then the client held there what it has replaced itself, and counted.
             replaced = None
         if at is not None:
-            self.half_out(at, self._ground.obtain(change.node, change.is_dir))
-        elif (node := self._interest.live(change.node)) is not None:
-            self._move_unseen(node)
+            node = self._ground.obtain(change.node, change.is_dir, change.new_place)
+            self.half_out(at, node)
+        elif (known := self._interest.live(change.node)) is not None:
+            self._move_unseen(known)
         if replaced is not None and replaced.key != change.node:
             self._lifetimes.remove_nameless(replaced)
 
@@ -122,8 +123,8 @@ class Names:
             self.rename(change._replace(kind=Kind.RENAME))
             self.rename(Change(Kind.RENAME, change.new_place, change.other, False, change.place))
             return
-        node = self._ground.obtain(change.node, change.is_dir)
-        other = self._ground.obtain(change.other, False)
+        node = self._ground.obtain(change.node, change.is_dir, change.new_place)
+        other = self._ground.obtain(change.other, False, change.place)
         if at is None or to is None:
             self._exchange_unseen(node, at, to, other)
             return

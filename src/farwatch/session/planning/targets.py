@@ -7,10 +7,13 @@ the client knows it by is taken, or the disk's.
 
 from __future__ import annotations
 
-from farwatch.events import Change, Key
+from farwatch.events import Change, Key, Place
 from farwatch.export.nodes import ROOT_ID
 from farwatch.session.planning.ground import Ground, Target
 from farwatch.session.planning.lifetimes import Lifetimes
+
+_ITSELF = b"."
+"""The name that an event of a directory has which does not say where that is."""
 
 
 class Targets:
@@ -31,13 +34,13 @@ class Targets:
         if self._lifetimes.is_gone(key):
             return None
         if change.is_dir:
-            return self._directory(key)
+            return self._directory(key, place)
         directory = ground.directory(place) if place is not None else None
         known = ground.interest.live(key)
         if place is not None and directory is not None and not ground.is_outdated(place):
             held = ground.nodes.child(directory, place.name)
             if held is None or held.key == key:
-                node = ground.obtain(key, change.is_dir)
+                node = ground.obtain(key, change.is_dir, place)
                 # What is open under a name that it has left is still said to be there.
                 if not ground.nodes.has_left(directory, place.name, node) and (
                     held is node or ground.is_there(place, node)
@@ -48,8 +51,12 @@ class Targets:
             return None
         return Target(known, (known, b"")) if known.is_dir else ground.hide(known)
 
-    def _directory(self, key: Key) -> Target | None:
-        """A directory's own change is told by its handle: its name is looked for."""
+    def _directory(self, key: Key, named: Place | None) -> Target | None:
+        """A directory's own change is told by its handle: its name is looked for.
+
+        A source by marks says under which name its parent was told; an export by pins may not
+        find the directory any more, because the client has forgotten it.
+        """
         ground = self._ground
         node = ground.interest.live(key)
         if node is not None and node.id == ROOT_ID:
@@ -57,11 +64,13 @@ class Targets:
         if node is not None and node.names:
             return Target(node, node.names[0])
         place = ground.disk.place_of(key)
+        if place is None and named is not None and named.name != _ITSELF:
+            place = named
         directory = ground.directory(place) if place is not None else None
         if place is not None and directory is not None:
             held = ground.nodes.child(directory, place.name)
             if held is None or held.key == key:
-                found = ground.obtain(key, True)
+                found = ground.obtain(key, True, place)
                 ground.nodes.tell(directory, place.name, found)
                 return Target(found, (directory, place.name))
         return Target(node, (node, b"")) if node is not None else None

@@ -98,17 +98,8 @@ class Reading:
         drafts = self._unheard.with_ends(walk.drafts)
         self._place_attributes(drafts, died)
         records = [draft.record(self._tenants) for draft in drafts]
-        self._remember(drafts)
-        return records
-
-    def _remember(self, drafts: Sequence[Draft]) -> None:
-        """Who has left a name is known by now, if ever."""
-        for draft in drafts:
-            if draft.mask & DELETE and draft.place is not None:
-                self._tenants.leave(draft.place, draft.tenant)
-            elif draft.replaced is not None and draft.new_place is not None:
-                self._tenants.leave(draft.new_place, draft.replaced)
         self._tenants.close()
+        return records
 
     def _is_half_told(self, last: Heard) -> bool:
         """Whether the next event will tell of which node this is; see walking.py."""

@@ -50,6 +50,8 @@ class Tenants:
         self._memory: OrderedDict[Place, Key | None] = OrderedDict()
         self._left: OrderedDict[Place, Key] = OrderedDict()
         """What a name held that was removed last: it may be open still."""
+        self._leaving: dict[Place, Tenant] = {}
+        """The same, of the batch that is being read: who that was may not be known yet."""
         self._now: dict[Place, Tenant | None] = {}
         self._ghosts = itertools.count(1)
 
@@ -63,7 +65,7 @@ class Tenants:
             return tenant
         if place in self._now or self._memory.get(place, _NOT_KNOWN) is None:
             self._now[place] = None
-            return Tenant(self._left.get(place))
+            return self._leaving.get(place) or Tenant(self._left.get(place))
         self._now[place] = tenant = Tenant(self._remembered(place))
         return tenant
 
@@ -76,7 +78,8 @@ class Tenants:
 
     def left(self, place: Place) -> Key | None:
         """What was removed from the name last, if that is known."""
-        return self._left.get(place)
+        leaving = self._leaving.get(place)
+        return leaving.key if leaving is not None else self._left.get(place)
 
     def remove(self, place: Place) -> Tenant:
         """The name goes; who held it."""
@@ -85,9 +88,8 @@ class Tenants:
         return tenant
 
     def leave(self, place: Place, tenant: Tenant) -> None:
-        """The name was removed; it is known now who held it."""
-        if tenant.key is not None:
-            self._left[place] = tenant.key
+        """The tenant has lost the name, and has not got another."""
+        self._leaving[place] = tenant
 
     def perhaps(self, place: Place) -> Key | None:
         """What the client was told, perhaps too early, that the name holds."""
@@ -132,6 +134,10 @@ class Tenants:
             elif tenant.key is not None and not is_ghost(tenant.key):
                 memory[place] = tenant.key
         self._now.clear()
+        for place, tenant in self._leaving.items():
+            if tenant.key is not None:
+                self._left[place] = tenant.key
+        self._leaving.clear()
         for remembered in (memory, self._left):
             while len(remembered) > _MOST:
                 remembered.popitem(last=False)
@@ -140,6 +146,7 @@ class Tenants:
         """Events were lost: nothing is known any more."""
         self._memory.clear()
         self._left.clear()
+        self._leaving.clear()
         self._now.clear()
 
 

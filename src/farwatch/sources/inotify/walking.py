@@ -100,6 +100,7 @@ class Walk:
             tenant = tenants.remove(place)
             if tenant.key is None and not tenant.is_new:
                 tenant.key = just_counted(heard, index) or self._dead_at(place)
+            tenants.leave(place, tenant)
             self.counted.append(tenant)
             self._draft(mask, tenant, place, doings).thread = claimed(doings, place, DELETE)
         elif mask & _MOVED_FROM:
@@ -161,6 +162,7 @@ class Walk:
         else:
             draft.replaced = tenants.present(place)
             if draft.replaced is not None:
+                tenants.leave(place, draft.replaced)
                 self.counted.append(draft.replaced)
         tenants.put(place, draft.tenant)
 
@@ -185,7 +187,7 @@ class Walk:
             return mover == other.key
         assert draft.place is not None
         found = found_at(self._nodes, draft.place)
-        return found is not None and found != first
+        return found is not None and first in (None, found)
 
     def _walk_self(self, one: Heard) -> None:
         """An event of a node itself."""
