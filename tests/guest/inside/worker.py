@@ -179,7 +179,11 @@ class Worker:
                 raise
             return
         if self._letter != "h" and not is_whole(data):
-            self.wrong.append(f"{name}: {len(data)} bytes that are not a whole file")
+            end = len(data.rstrip(b"\0"))
+            self.wrong.append(
+                f"{name}: {len(data)} bytes that are not a whole file, zeros from {end};"
+                f" begins {data[:16]!r}"
+            )
 
     def _keep(self) -> None:
         name = f"{self._kept}{self._made}"
