@@ -383,10 +383,10 @@ def without_passthrough(_: str) -> None:
     server._settings = settings
 
 
-def true_mtime_at_modify(_: str) -> None:
+def pages_kept_at_modify(_: str) -> None:
     from farwatch.session import answers
 
-    setattr(answers, "impossible", lambda attributes: attributes)  # noqa: B010
+    setattr(answers, "_drops_pages", lambda replay: False)  # noqa: B010
 
 
 def no_export_support(_: str) -> None:
@@ -517,7 +517,7 @@ SERVER: dict[str, Mutation] = {
         inode_events_by_name,
         link_counts_unexplained,
         without_passthrough,
-        true_mtime_at_modify,
+        pages_kept_at_modify,
         no_export_support,
         only_what_a_scan_found,
         every_mark_pins,

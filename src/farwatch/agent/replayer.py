@@ -90,6 +90,10 @@ class Replayer:
                     return number
                 if step.op == Op.RENAME:
                     self._look_again(step)
+                elif step.op == Op.TOUCH and self._marks.resolve and step.name and not step.pin:
+                    # The kernel looks again by itself only what it is given by name.
+                    with suppress(OSError):
+                        ask_again(self._directories.of(step.directory), step.name)
             else:
                 return 0
         return number

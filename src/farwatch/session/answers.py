@@ -23,6 +23,10 @@ request names another node than the step is about.
 
 Anything else from the reserved range is refused with EPERM, but for questions about
 directories and attributes that the VFS asks along the way.
+
+Of a MODIFY the client's kernel drops the pages that it has of the file before it makes the
+event, for who has it mapped asks for nothing.  The answer to SETATTR cannot do that, only one
+to LOOKUP; so a SETATTR that comes first is answered with ESTALE here, too.
 """
 
 from __future__ import annotations
@@ -147,6 +151,8 @@ class Answers:
             raise fail(errno.EPERM, "not armed")
         if node is None:
             raise fail(errno.ENOENT)
+        if _drops_pages(replay):
+            return self._view.entry(node, impossible(self._attributes(node)), 0, by_replay=True)
         return self._entry(node, self._as_it_was(replay, node), where)
 
     def _entry(self, node: Node, attributes: bytes, where: Where | None) -> bytes:
@@ -255,9 +261,13 @@ class Answers:
         if replay.op != Op.TOUCH or valid & ~_TIMES_ONLY:
             raise fail(errno.EPERM, "not armed")
         self._must_be(replay, request)
+        drops_pages = _drops_pages(replay)
+        # A removed file that is gone through a pin has no name to be looked up.
+        if drops_pages and not (replay.looked & AT or replay.step.pin):
+            raise fail(errno.ESTALE)
         attributes = self._attributes(replay.node)
         replay.done = True
-        if replay.node.cached and replay.step.argument == _MODIFY:
+        if drops_pages:
             return fuse.ATTR_OUT_HEAD.pack(0, 0, 0) + impossible(attributes)
         return fuse.ATTR_OUT_HEAD.pack(self._view.attr_seconds(replay.node), 0, 0) + attributes
 
@@ -286,6 +296,11 @@ class Answers:
             raise fail(errno.EPERM, "not armed")
         replay.done = True
         return bytes(min(size, 1))
+
+
+def _drops_pages(replay: Replay) -> bool:
+    """Whether the client's kernel may have pages of the file that are not right any more."""
+    return replay.op == Op.TOUCH and replay.step.argument == _MODIFY and replay.node.cached
 
 
 def _is(where: Where | None, directory: int, name: bytes) -> bool:

@@ -1,8 +1,8 @@
 """``fuse_attr``, the 88 bytes that a client is told of an inode (fuse.h).
 
 Written from what the disk says, and changed afterwards in two ways only: another link
-count, because a removal is still to be replayed; and an mtime and a size that no file has,
-because the client's pages are to go.
+count, because a removal is still to be replayed; and an mtime that no file has, because the
+client's pages are to go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 # Offsets in fuse_attr: ino, size, blocks and three times of 8 bytes, three of 4, mode, nlink.
-_SIZE_OFFSET = 8
 _MTIME_OFFSET = 4 * 8
 _MTIME_NSEC_OFFSET = 6 * 8 + 4
 _NLINK_OFFSET = 6 * 8 + 4 * 4
@@ -139,18 +138,17 @@ def with_links(attributes: bytes, nlink: int) -> bytes:
 
 
 def impossible(attributes: bytes) -> bytes:
-    """The same ``fuse_attr`` with an mtime that no file has, and one byte more.
+    """The same ``fuse_attr`` with an mtime that no file has.
 
-    A client's kernel drops the pages of a file when it hears of another mtime or size, and
-    has just been given the new ones: without this a same-size overwrite would stay unread.
-    The size has it drop them at once, before the event: who has the file mapped asks for
-    nothing.  The mtime has it drop them once more when it asks for attributes, so that what
-    was read in between is not kept either.  The answer is not valid for any time, so nobody
-    is shown it; and the first read that ends short sets the size right.
+    A client's kernel drops the pages of a file when it hears of another mtime in answer to
+    LOOKUP or GETATTR (fuse_change_attributes), and without this a same-size overwrite would
+    stay unread.  In answer to SETATTR it takes the mtime, and drops them at the next question.
+    The answer is not valid for any time, so nobody is shown it.
+
+    Another size would have it drop them in answer to SETATTR, too, but who is reading at the
+    moment would read up to it.
     """
     changed = bytearray(attributes)
-    (size,) = struct.unpack_from("<Q", changed, _SIZE_OFFSET)
-    struct.pack_into("<Q", changed, _SIZE_OFFSET, size + 1)
     struct.pack_into("<Q", changed, _MTIME_OFFSET, 1)
     struct.pack_into("<I", changed, _MTIME_NSEC_OFFSET, _IMPOSSIBLE_NSEC)
     return bytes(changed)
