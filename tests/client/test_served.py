@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.client.inprocess import said
 from tests.client.servers import KINDS, Served, write
 
 pytestmark = pytest.mark.root
+IDLE_SECONDS, IDLE_SHARE = 1.0, 0.05
 CHANGES = IN_ALL_EVENTS & ~0x31
 """Everything but what reading makes: OPEN, ACCESS, CLOSE_NOWRITE."""
 
@@ -119,6 +121,28 @@ def test_others_are_heard(served: Served, directory: Path, mode: str) -> None:
             assert {event.source for event in mine} == {Source.LOCAL}
             assert {event.client for event in mine} == {watcher.number}
             await instance.close()
+
+    within(work)
+
+
+def test_it_sleeps_while_nothing_happens(served: Served, directory: Path) -> None:
+    """After it was told something, too: what it has taken is not looked for again."""
+
+    async def is_idle() -> bool:
+        before = time.thread_time()
+        await asyncio.sleep(IDLE_SECONDS)
+        return time.thread_time() - before < IDLE_SHARE * IDLE_SECONDS
+
+    async def work() -> None:
+        async with Watcher(served.url, **served.options) as watcher:
+            instance = watcher.inotify()
+            await instance.add_watch("/", CHANGES)
+            write(directory / "a", b"theirs")
+            await until(instance, b"a")
+            while not await is_idle():
+                pass
+            write(directory / "b", b"theirs")
+            await until(instance, b"b")
 
     within(work)
 
