@@ -3,7 +3,8 @@
 A watch keeps an inode, and neither its name nor the directory that it is in.  What is heard by
 inotify has to go on being heard where only a forgotten directory's mark tells it; see
 export/homes.py.  There not all cases: whoever hears by inotify is too slow for some of the
-others now and then, when all caches are dropped many times a second.
+others now and then, when all caches are dropped many times a second; and how a file is open,
+which an OPEN does not say, is looked for in a /proc that has to be read anew each time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BY_INOTIFY = [
     if str(case).startswith(("attrib-", "content-", "move-", "watch-"))
     and "link" not in str(case)
     and "held" not in str(case)
+    and not reads(case.steps)
 ]
 _SECONDS = 0.03
 

@@ -114,6 +114,8 @@ class Pins:
 
     def let_go(self, node: Key, inside: Collection[Key] = ()) -> None:
         """The client does not know the node any more; what it knows in there is ``inside``."""
+        if self._follower is None:
+            inside = ()  # Nobody marks a directory for what is in it.
         with self._lock:
             self._kept.discard(node)
             self._fresh.pop(node, None)
