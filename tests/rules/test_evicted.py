@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
+
+import pytest
 
 from farwatch.linux.fdinfo import parse_inotify
 from farwatch.linux.handles import open_by_handle
@@ -45,3 +48,30 @@ def test_a_watched_directory_whose_name_was_evicted(rule: Rule) -> None:
             evict_names()
             (scene.src / "a/b/c/new").mkdir()
             assert watcher.told() == ["c CREATE new"]
+
+
+def three(src: Path) -> None:
+    for name in "abc":
+        (src / "top" / name / "below").mkdir(parents=True)
+        (src / "top" / name / "file").touch()
+
+
+@pytest.mark.root
+def test_what_is_removed_with_directories_whose_names_were_evicted() -> None:
+    """Each is found where nobody sees it, for it has no place any more, here or on the disk.
+
+    Its own removal, which follows, is waiting at that very place.
+    """
+    with Rule().scene(furnish=three) as scene:
+        watcher = scene.watcher(**{name: f"top/{name}" for name in "abc"})
+        evict_names()
+        with scene.agent_held():
+            shutil.rmtree(scene.src / "top")
+        told = watcher.told()
+    for name in "abc":
+        assert sorted(line for line in told if line[0] == name) == [
+            f"{name} DELETE below",
+            f"{name} DELETE file",
+            f"{name} DELETE_SELF",
+            f"{name} IGNORED",
+        ]

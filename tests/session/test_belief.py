@@ -118,6 +118,21 @@ def test_for_long_while_there_is_an_agent(client: Believing) -> None:
         assert seconds(client.kernel, name) == (1, 1)
 
 
+def test_a_link_count_that_may_be_too_high(client: Believing) -> None:
+    """A link is gone on the disk, and perhaps its removal is still to be told; or it never is."""
+    client.agent()
+    client.disk.do_file("f")
+    client.disk.do_link("f", "g")
+    client.session.is_behind = lambda: True
+    assert client.kernel.lookup("f").attributes.nlink == 2
+    client.disk.do_remove("g")
+    entry = client.kernel.lookup("f")
+    assert (entry.attributes.nlink, entry.attr_valid) == (2, 0)
+    client.session.is_behind = lambda: False
+    entry = client.kernel.lookup("f")
+    assert (entry.attributes.nlink, entry.attr_valid) == (1, DAY)
+
+
 def test_names_that_are_not_there(client: Believing) -> None:
     with pytest.raises(OSError, match="ENOENT"):
         client.kernel.lookup("x")

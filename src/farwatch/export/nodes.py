@@ -36,6 +36,7 @@ class Node:
     ``lookups``  how often the client was given the node and has not forgotten it
     ``pins``     replays on their way that need it
     ``nlink``    the link count that the client last heard of, or counted itself
+    ``unsure``   that count was more than is known to be there: it is not to be believed
     ``unlinks``  removals of names planned and not yet replayed, less additions
     ``dead``     the client has seen the last name go
     ``cached``   the client's kernel may hold pages of its content
@@ -59,6 +60,7 @@ class Node:
         "nlink",
         "pins",
         "unlinks",
+        "unsure",
     )
 
     def __init__(self, node_id: int, key: Key, mode: int) -> None:
@@ -69,6 +71,7 @@ class Node:
         self.pins = 0
         self.nlink = 0
         self.unlinks = 0
+        self.unsure = False
         self.dead = False
         self.cached = False
         self.believed = False

@@ -112,6 +112,13 @@ class Answers:
             and self._is_agent(request.pid)
         )
 
+    def is_about(self, request: Request, name: bytes) -> bool:
+        """Whether a name in the directory that the request is about is one of its step's."""
+        replay = self._matching.of(request)
+        return replay is not None and (
+            _is(replay.at, request.node, name) or _is(replay.to, request.node, name)
+        )
+
     def is_walk(self, request: Request) -> bool:
         """Whether a LOOKUP is of a directory on the way to what a step is about.
 

@@ -32,13 +32,16 @@ class Links:
         """The link count to tell of a node that has ``on_disk`` links.
 
         Not less than was told before while a removal is on its way or, for all that is
-        known, has not been read yet.
+        known, has not been read yet.  If there is none, nothing will set that right: the
+        node is ``unsure`` then, and the answer good for this once.
         """
+        node.unsure = False
         if node.is_dir or node.dead:
             return on_disk
         counted = max(on_disk + node.unlinks, 1)
         if counted >= node.nlink or not (self._is_losing(node) or self.is_behind()):
             return counted
+        node.unsure = True
         return node.nlink
 
     def of_gone(self, node: Node) -> int:

@@ -89,7 +89,7 @@ class Marked:
             found = self._as_told(request, name)
             if found is not None:
                 return found
-        directory = self._hidden_directory(request.node, name)
+        directory = self._hidden_directory(request, name)
         if directory is not None:
             return view.entry(directory, self._naming.attributes(directory), 0)
         if name in (b".", b"..") or self._answers.is_walk(request):
@@ -111,13 +111,14 @@ class Marked:
             raise fail(errno.ENOENT)
         return self._view.entry(node, self._naming.attributes(node), 0, by_replay=True)
 
-    def _hidden_directory(self, parent: int, name: bytes) -> Node | None:
+    def _hidden_directory(self, request: Request, name: bytes) -> Node | None:
         """A directory that the agent reaches through the hidden one.
 
-        Not one that has its place in a step there: that is looked up as the step says.
+        Not one that this step is about there: that is looked up as the step says.  A later step
+        may be about it: what was in a directory is removed before it.
         """
         view = self._view
-        if parent != view.hidden.id or (parent, name) in view.pending:
+        if request.node != view.hidden.id or self._answers.is_about(request, name):
             return None
         if not (name.startswith(b"n") and name[1:].isdigit()):
             return None

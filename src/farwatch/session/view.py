@@ -83,7 +83,7 @@ class View:
 
     def attr_seconds(self, node: Node) -> int:
         """For how many seconds the client may believe what it is told of a node."""
-        if node in self.links.undigested.values():
+        if node.unsure or node in self.links.undigested.values():
             return 0
         return self.belief.attr_seconds(node)
 
