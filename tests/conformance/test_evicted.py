@@ -18,6 +18,7 @@ import pytest
 from tests.conformance.play import compared_paced
 from tests.conformance.script import Case, all_cases, compare_at_full_speed, reads
 from tests.conformance.test_by_inotify import InotifyStage
+from tests.kept import Kept
 from tests.rules.test_evicted import evict_names
 from tests.stage import FarwatchStage, NativeStage
 
@@ -53,30 +54,21 @@ def memory_is_short() -> Iterator[None]:
         thread.join()
 
 
-class Stages:
+class Stages(Kept[tuple[type[FarwatchStage], bool], FarwatchStage]):
     """Mounts that live as long as the module's tests."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
-        self._mounted: dict[tuple[type[FarwatchStage], bool], FarwatchStage] = {}
-
-    def mounted(self, kind: type[FarwatchStage], *, reading: bool) -> FarwatchStage:
-        if (kind, reading) not in self._mounted:
-            stage = kind(reading=reading)
-            self._mounted[kind, reading] = self._stack.enter_context(stage)
-        return self._mounted[kind, reading]
+    def __init__(self) -> None:
+        super().__init__(lambda key: key[0](reading=key[1]))
 
 
 @pytest.fixture(scope="module")
 def stages() -> Iterator[Stages]:
-    with contextlib.ExitStack() as stack:
-        made = Stages(stack)
-        stack.enter_context(memory_is_short())
+    with Stages() as made, memory_is_short():
         yield made
 
 
 def play(native: NativeStage, stages: Stages, case: Case, kind: type[FarwatchStage]) -> None:
-    stage = stages.mounted(kind, reading=reads(case.steps))
+    stage = stages.of((kind, reads(case.steps)))
     compare = compare_at_full_speed(case)
     compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
 
