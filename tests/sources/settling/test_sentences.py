@@ -421,6 +421,20 @@ class TestAcrossBatches:
             "ATTRIB - e",
         ]
 
+    def test_that_count_may_be_merged_with_what_was_done_before_the_rename(self) -> None:
+        """The directory was listed, and replaced by the same thread."""
+        listed = "OPEN|ACCESS|ATTRIB|CLOSE_NOWRITE|ISDIR e/. -; RENAME|ISDIR x d y"
+        told = ["OPEN - e", "ACCESS - e", "CLOSE_NOWRITE - e"]
+        knowing = told_of(Settler(), listed, told="y=e", flush=True)
+        assert knowing == [*told, "RENAME x d y e"]
+        believing = Settler((), believed=lambda at: b"e")
+        assert told_of(believing, listed) == [*told, "RENAME x d y"]
+
+    def test_alone_it_was_before(self) -> None:
+        changed = "ATTRIB|DELETE_SELF|ISDIR e/. -; RENAME|ISDIR x d y"
+        told = ["ATTRIB - e", "RENAME x d y e", "DEATH - e"]
+        assert told_of(Settler(), changed, told="y=e", flush=True) == told
+
     def test_but_not_if_the_rename_was_told_as_one_that_replaces_nothing(self) -> None:
         believing = Settler((), believed=lambda at: b"e")
         assert told_of(believing, "RENAME|ISDIR x d y") == ["RENAME x d y"]

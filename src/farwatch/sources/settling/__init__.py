@@ -53,7 +53,8 @@ Inode-only records (nameless.py)
                         those again raises it again.  Not explained yet: carried,
                         until it is, or its thread has gone on, or the queue has been empty
     ATTRIB of a dir     chmod's, unless its thread has just renamed a directory to where the
-                        client believes this one to be: then it is the count of what went
+                        client believes this one to be: then it is the count of what went,
+                        also if it was merged with what came before the rename
     DELETE_SELF         DEATH, at the end of the batch.  The kernel reports it before the
                         DELETE of the last name: then it is carried in the same way
 The server's own threads (crowd.py, telling.py)

@@ -14,6 +14,7 @@ from farwatch.sources.settling.masks import (
     DELETE,
     DELETE_SELF,
     ISDIR,
+    KINDS,
     MIDLIFE,
     NAMES,
     OVERFLOW,
@@ -23,6 +24,7 @@ from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.names import UNKNOWN, Unknown
 from farwatch.sources.settling.telling import Telling
 
+_BESIDE: Final = MIDLIFE & ~ATTRIB
 _ANY: Final = b""
 _ANY_DIRECTORY: Final = b"/"
 """Expected: whichever node the rename replaced, by what was renamed (no key is so short)."""
@@ -42,6 +44,8 @@ class Nameless:
         self._renamed: dict[int, int] = {}
         # And if that was a directory's: what it replaced, as far as the client believes.
         self._believed: dict[int, Key] = {}
+        # Thread and node: where an ATTRIB is told of a directory that may have come later.
+        self._merged: dict[tuple[int, Key], int] = {}
         for _, node in memory.carried:
             telling.mark_as_link(node)
 
@@ -56,6 +60,9 @@ class Nameless:
             if mask & ISDIR:
                 if (thread, node) in self._replaced:
                     mask &= ~ATTRIB
+                elif mask & _BESIDE:
+                    kinds = KINDS[mask & MIDLIFE]
+                    self._merged[thread, node] = self._telling.position + kinds.index(Kind.ATTRIB)
             else:
                 mask &= ~ATTRIB
                 waits |= ATTRIB
@@ -99,11 +106,22 @@ class Nameless:
             believed = self._memory.believed(place) if is_dir else None
             if believed is not None:
                 self._believed[thread] = believed
+                self._take_back_count(thread, believed)
             return
+        self._take_back_count(thread, gone)
         self._memory.expected[thread] = gone
         self._memory.departed.add(gone)
         self._replaced.add((thread, gone))
         self._telling.replaces(self._telling.position, gone)
+
+    def _take_back_count(self, thread: int, gone: Key) -> None:
+        """A directory's link count was told with what it was merged with, as a change of mode.
+
+        Whether there was one as well nobody knows; of what was replaced at once it is no loss.
+        """
+        told = self._merged.pop((thread, gone), None)
+        if told is not None:
+            self._telling.take_back(told)
 
     def meet_expectation(self, records: Sequence[Record], index: int) -> None:
         """The record after a thread's rename: the link count of what that replaced?

@@ -124,6 +124,10 @@ class Telling:
         """The rename that is told there replaced the node."""
         self._replaced_by[position] = node
 
+    def take_back(self, position: int) -> None:
+        """What is told there is not told."""
+        self._instead[position] = []
+
     def supersede(self, place: Place | None) -> None:
         """The server changed this name itself: what is told of it is out of date."""
         if place is None:
