@@ -68,10 +68,12 @@ class Place(NamedTuple):
 
 
 class Arrivals:
-    """Notices where one inode arrives twice at one name."""
+    """Notices where one inode arrives twice at one name, and where directories are moved to."""
 
     def __init__(self) -> None:
         self.twice: set[Place] = set()
+        self.moved: set[Place] = set()
+        self._first: dict[bytes, Place] = {}
         self._last: dict[Place, bytes | None] = {}
         self._since_sync: set[tuple[Place, bytes]] = set()
 
@@ -86,10 +88,13 @@ class Arrivals:
                 if (place, now) in self._since_sync:
                     self.twice.add(place)
                 self._since_sync.add((place, now))
+            if now and place != self._first.setdefault(now, place) and os.path.isdir(path):
+                self.moved.add(place)
             self._last[place] = now
 
     def synchronised(self) -> None:
         self._since_sync.clear()
+        self._first.clear()
 
 
 class Player:
@@ -230,12 +235,6 @@ class Player:
             for watch, path in where.items()
             if self._masks.get(watch, 0) & (NAMING | ONESHOT) == NAMING
         }
-        unknowable = {
-            (watch, place.name)
-            for watch, found in self._watched.items()
-            for place in self._arrivals.twice
-            if place.directory == found
-        }
         truth = Actor(self.root).do_tree(".")
         return Outcome(
             tuple(events_of(heard)),
@@ -243,8 +242,18 @@ class Player:
             disk,
             self._client_tree(),
             truth,
-            frozenset(unknowable),
+            self._watched_names(self._arrivals.twice),
             tuple(event.source for event in heard),
+            self._watched_names(self._arrivals.moved),
+        )
+
+    def _watched_names(self, places: Iterable[Place]) -> frozenset[tuple[str, str]]:
+        """Those of the places that are in watched directories: watch and name."""
+        return frozenset(
+            (watch, place.name)
+            for watch, found in self._watched.items()
+            for place in places
+            if place.directory == found
         )
 
     def _client_tree(self) -> str:

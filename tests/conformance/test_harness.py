@@ -112,6 +112,17 @@ def test_last_word_must_agree_with_the_disk() -> None:
     assert not compare_full(spec, stream("d: DELETE x")._replace(disk={"d": []}))
 
 
+def test_of_a_moved_directory_what_was_merged_may_be_missing_and_nothing_else() -> None:
+    spec = stream("d: MOVED_TO|ISDIR x < -", "d: ATTRIB|ISDIR x")._replace(
+        moved=frozenset({("d", "x")})
+    )
+    assert not compare_full(spec, stream("d: MOVED_TO|ISDIR x < -"))
+    assert not compare_full(spec, spec)
+    assert compare_full(spec._replace(moved=frozenset()), stream("d: MOVED_TO|ISDIR x < -"))
+    assert compare_full(spec, stream("d: ATTRIB|ISDIR x"))
+    assert compare_full(stream("d: MOVED_TO|ISDIR x < -")._replace(moved=spec.moved), spec)
+
+
 def test_doubled_names_are_found() -> None:
     outcome = stream("d: CREATE x", "d: CREATE x", "d: DELETE x", "d: DELETE x")
     assert len(doubled(outcome, {"d": []})) == 2
