@@ -5,6 +5,9 @@ link count, a death) also matters if the next record of its thread is about the 
 and matters: the kernel reports the link count right before the name that takes the link,
 and the queue may be read in between.  It tells a further link from a new file, and a file
 that is gone from one that is held open.
+
+What is done to a directory itself says no name either.  If that has gone since, or has another,
+it matters if another record matters that says which it was.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Sequence
 from farwatch.events import Record
 
 _MOST_THREADS = 4096
+_SELF = b"."
 
 
 class Concerned:
@@ -40,7 +44,8 @@ class Concerned:
         found: list[Record] = []
         for record, does in zip(records, mattering, strict=True):
             before = alone.pop(record.thread, None)
-            if does or (record.place is None and record.node in nodes):
+            is_nameless = record.place is None or record.place.name == _SELF
+            if does or (is_nameless and record.node in nodes):
                 if before is not None and before.node == record.node:
                     found.append(before)
                 found.append(record)

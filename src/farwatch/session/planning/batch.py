@@ -23,6 +23,8 @@ _LIGHT = 256
 node if any node is watched for them.  If there are more, only for the nodes that are: the
 scan that says so may not have seen the newest watches."""
 
+_LEAVING = frozenset((Kind.DELETE, Kind.RENAME, Kind.EXCHANGE))
+
 _OF_CONTENT = frozenset((Kind.MODIFY, Kind.ACCESS, Kind.CLOSE_WRITE, Kind.CLOSE_NOWRITE))
 """Kinds that only something that has the file open can make."""
 
@@ -79,6 +81,26 @@ class Batch:
                 modes.setdefault(change.node, []).append(_CLOSES[change.kind])
         self._last_closes = {key: found[-1] for key, found in modes.items()}
         return modes
+
+    def leaves(self, key: Key) -> Place | None:
+        """The name that a node has before it is removed or moved; None if it stays."""
+        for index, place in self._departures.get(key, ()):
+            if index > self._index:
+                return place
+        return None
+
+    @cached_property
+    def _departures(self) -> dict[Key, list[tuple[int, Place]]]:
+        """For each node the changes by which it leaves a name, and which that is."""
+        found: dict[Key, list[tuple[int, Place]]] = {}
+        for index, change in enumerate(self._changes):
+            if change.kind not in _LEAVING:
+                continue
+            if change.node is not None and change.place is not None:
+                found.setdefault(change.node, []).append((index, change.place))
+            if change.other is not None and change.new_place is not None:
+                found.setdefault(change.other, []).append((index, change.new_place))
+        return found
 
     @cached_property
     def _deaths(self) -> frozenset[Key | None]:

@@ -2,7 +2,7 @@
 
 The name that the event says is taken if the client can have been told nothing else of
 it; from then on it has been told.  A directory's event may say none: then the name that
-the client knows it by is taken, or the disk's.
+the client knows it by is taken, or that which it leaves later in the batch, or the disk's.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Targets:
             return Target(node, (node, b""))
         if node is not None and node.names:
             return Target(node, node.names[0])
-        place = ground.disk.place_of(key)
+        place = ground.batch.leaves(key) or ground.disk.place_of(key)
         if place is None and named is not None and named.name != _ITSELF:
             place = named
         directory = ground.directory(place) if place is not None else None
