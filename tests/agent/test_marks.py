@@ -1,4 +1,4 @@
-"""How an ordinary user's agent comes to directories: by path, and to nothing outside."""
+"""How an agent comes to directories by path, and to nothing outside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from farwatch.abi.control import HIDDEN_ID, NO_UID, ROOT_ID, Hello
 from farwatch.agent.marks import ByFsuid, ByThread, marks_of
+from farwatch.agent.paths import Paths
 
 HIDDEN = b".hidden"
 
@@ -40,9 +41,9 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 
 def opened(root: int, answers: dict[int, tuple[int, bytes]], node: int) -> str:
-    marks = ByThread(root, HIDDEN)
-    marks._channel = Places(answers)  # type: ignore[assignment]
-    fd = marks.open_directory(node)
+    paths = Paths(root, HIDDEN)
+    paths._channel = Places(answers)  # type: ignore[assignment]
+    fd = paths.open(node)
     try:
         return os.path.relpath(
             os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{root}")

@@ -12,7 +12,7 @@ import pytest
 from farwatch.linux.fdinfo import parse_inotify
 from farwatch.linux.handles import open_by_handle
 from tests.rules.rule import Rule, rule
-from tests.rules.scene import Scene, Watcher
+from tests.rules.scene import ALL, Scene, Watcher
 
 
 def deep(src: Path) -> None:
@@ -75,3 +75,19 @@ def test_what_is_removed_with_directories_whose_names_were_evicted() -> None:
             f"{name} DELETE_SELF",
             f"{name} IGNORED",
         ]
+
+
+@pytest.mark.root
+def test_no_directory_is_listed_to_find_what_has_lost_its_name() -> None:
+    """To open a directory by its handle the kernel would look for its name in the one above.
+
+    That is an open and a read that everybody hears who watches there.
+    """
+    with Rule().scene(furnish=deep) as scene:
+        watcher = scene.watcher(c="a/b/c")
+        watcher.watch("b", "a/b", ALL)
+        watcher.watch("a", "a", ALL)
+        watcher.told()
+        evict_names()
+        (scene.src / "a/b/c/new").mkdir()
+        assert watcher.told() == ["c CREATE new"]

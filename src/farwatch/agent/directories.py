@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from farwatch.abi.control import HIDDEN_ID, ROOT_ID
-from farwatch.agent.marks import DIRECTORY, Marks
+from farwatch.agent.marks import Marks
+from farwatch.agent.paths import DIRECTORY, LOST
 
 
 class Directories:
@@ -44,10 +45,10 @@ class Directories:
         try:
             return self._marks.open_directory(node)
         except OSError as error:
-            if error.errno not in self._marks.lost:
+            if error.errno not in LOST:
                 raise
-        # It is gone on the server, and the kernel has lost its place in the tree, which
-        # it would have to find again to open the handle.  It has a place here.
+        # The kernel has lost its place in the tree, and there is none on the server any more,
+        # or it is not where that was told to be.  It has a place here.
         return os.open(b"n%d" % node, DIRECTORY, dir_fd=self.hidden)
 
     def drop(self) -> None:

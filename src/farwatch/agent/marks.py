@@ -3,23 +3,21 @@
     by fsuid    each request carries the step's number (abi/control.py).  Directories are
                 opened by handle, which takes root as well
     by thread   an ordinary user's: the server knows the thread, and that it does the steps in
-                their order.  Directories are opened by the path that the kernel has for them
-                now, as the server says
+                their order.  Directories are opened by path (paths.py)
 
-By path nothing is reached but what is in the mount: no symbolic link is followed, no other mount
-entered, and no name leads up.  What is reached at a wrong place is refused by the server, which
-acknowledges only what the step is about.
+A directory whose name the kernel has dropped to save memory is opened by path in any case: to
+open its handle the kernel would list the directory above, which everybody hears who watches that
+for OPEN.  So the server does not answer the question by which that begins, a LOOKUP of ``..``.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from typing import Protocol
 
-from farwatch.abi.control import FIRST_UID, HIDDEN_ID, LAST_UID, NO_UID, ROOT_ID, Hello
-from farwatch.agent.channel import Channel
+from farwatch.abi.control import FIRST_UID, LAST_UID, NO_UID, Hello
+from farwatch.agent.paths import DIRECTORY, Paths
 from farwatch.linux import files
 from farwatch.linux.credentials import (
     CAP_DAC_OVERRIDE,
@@ -34,20 +32,11 @@ from farwatch.linux.credentials import (
 )
 from farwatch.linux.handles import open_by_handle
 
-DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CAPABILITIES = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID | CAP_MKNOD
 _HANDLE = struct.Struct("<IiIII")
 """A FUSE file handle (fs/fuse/inode.c): 12 bytes of type 0x81: node id high, low,
 generation."""
 _HANDLE_TYPE = 0x81
-_WITHIN = (
-    files.RESOLVE_NO_XDEV
-    | files.RESOLVE_NO_SYMLINKS
-    | files.RESOLVE_NO_MAGICLINKS
-    | files.RESOLVE_BENEATH
-)
-_DEEPEST = 64
-"""How many parts a path may come in, each of some thousand bytes."""
 
 
 class Marks(Protocol):
@@ -55,8 +44,6 @@ class Marks(Protocol):
 
     resolve: int
     """``RESOLVE_``… bits for whatever is opened by name; 0: none is needed."""
-    lost: frozenset[int]
-    """What ``open_directory`` fails with for a directory that has no place any more."""
 
     def take(self) -> None:
         """Mark the calling thread.  Raises OSError."""
@@ -65,21 +52,24 @@ class Marks(Protocol):
         """The thread is on a step."""
 
     def open_directory(self, node: int) -> int:
-        """An O_PATH descriptor of a directory by its id, the caller's.  Raises OSError."""
+        """An O_PATH descriptor of a directory by its id, the caller's.
+
+        Raises OSError: one of ``paths.LOST`` for a directory that has no place any more.
+        """
 
     def drop(self) -> None:
         """The thread is nobody's any more."""
 
 
 class ByFsuid:
-    """Root's.  ``root`` is a descriptor in the mount."""
+    """Root's.  ``root`` is the mount's root directory."""
 
     resolve = 0
-    lost = frozenset((errno.ESTALE,))
 
-    def __init__(self, root: int, generation: int) -> None:
+    def __init__(self, root: int, hello: Hello) -> None:
         self._root = root
-        self._generation = generation
+        self._generation = hello.generation
+        self._paths = Paths(root, hello.hidden)
 
     def take(self) -> None:
         """See Marks."""
@@ -96,7 +86,12 @@ class ByFsuid:
     def open_directory(self, node: int) -> int:
         """See Marks."""
         handle = _HANDLE.pack(12, _HANDLE_TYPE, node >> 32, node & 0xFFFF_FFFF, self._generation)
-        return open_by_handle(self._root, handle, DIRECTORY)
+        try:
+            return open_by_handle(self._root, handle, DIRECTORY)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        return self._paths.open(node)
 
     def drop(self) -> None:
         """See Marks."""
@@ -107,12 +102,9 @@ class ByThread:
     """An ordinary user's.  ``root`` is the mount's root directory."""
 
     resolve = files.RESOLVE_NO_XDEV
-    lost = frozenset((errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
-    def __init__(self, root: int, hidden: bytes) -> None:
-        self._root = root
-        self._hidden = hidden
-        self._channel = Channel(root)
+    def __init__(self, root: int, hello: Hello) -> None:
+        self._paths = Paths(root, hello.hidden)
 
     def take(self) -> None:
         """The server has taken note at HELLO."""
@@ -122,29 +114,7 @@ class ByThread:
 
     def open_directory(self, node: int) -> int:
         """See Marks."""
-        parts: list[bytes] = []
-        above = node
-        for _ in range(_DEEPEST):
-            above, path = self._channel.place(above)
-            parts.append(path)
-            if above in (ROOT_ID, HIDDEN_ID):
-                break
-        else:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        if above == HIDDEN_ID:
-            parts.append(self._hidden)
-        return self._walk(parts)
-
-    def _walk(self, parts: list[bytes]) -> int:
-        """From the root along the parts, of which the last one is the first."""
-        fd = files.openat2(self._root, parts.pop(), DIRECTORY, resolve=_WITHIN)
-        while parts:
-            try:
-                below = files.openat2(fd, parts.pop(), DIRECTORY, resolve=_WITHIN)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        return self._paths.open(node)
 
     def drop(self) -> None:
         """The server knows it until it ends."""
@@ -152,6 +122,4 @@ class ByThread:
 
 def marks_of(root: int, hello: Hello) -> Marks:
     """The marks that the server asks for."""
-    if hello.uid == NO_UID:
-        return ByThread(root, hello.hidden)
-    return ByFsuid(root, hello.generation)
+    return (ByThread if hello.uid == NO_UID else ByFsuid)(root, hello)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
 
 from farwatch.abi.steps import KNOWN
-from farwatch.agent.marks import DIRECTORY
 from farwatch.agent.names import PATH, ask_again, open_name
+from farwatch.agent.paths import DIRECTORY
 from farwatch.linux import files
 
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

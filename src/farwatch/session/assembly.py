@@ -43,6 +43,7 @@ from farwatch.session.planning import Planner
 from farwatch.session.replay import Replay
 from farwatch.session.request import Handler
 from farwatch.session.settings import CACHING, Cache, Caching, Marks, Settings
+from farwatch.session.standing import Standing
 from farwatch.session.surroundings import Lasting, Surroundings
 from farwatch.session.untelling import untell
 from farwatch.session.view import View
@@ -98,7 +99,8 @@ def assemble(
     matching = InOrder(view) if is_by_thread else ByMark()
     delivery = Delivery(view, matching.armed, planner.otherwise, settings.longest_wait)
     delivery.on_gap = _given_up(view, planner)
-    channel = Channel(settings, view, delivery, interest, planner, lasting.known)
+    path_of = Standing(view, lasting.disk.place_of).path_of
+    channel = Channel(settings, view, delivery, interest, planner, lasting.known, path_of)
     waiting = Waiting()
     locks = _locks(around, settings, view, files, waiting)
     files.tells_closes = agreed.posix_locks
@@ -127,7 +129,7 @@ def assemble(
         channel.is_agent,
         matching,
     )
-    marked = Marked(view, settings.hidden_name, naming, answers, handlers, is_by_path=is_by_thread)
+    marked = Marked(view, settings.hidden_name, naming, answers, handlers)
     on_prunable = around.on_prunable if fuse.has_prune(agreed.minor) else None
     return Parts(
         view=view,

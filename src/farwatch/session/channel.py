@@ -11,19 +11,19 @@ another descriptor is a new agent, which takes over, or is refused (EBUSY) if it
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from farwatch.abi import control, fuse
 from farwatch.abi.control import HelloFlag, Malformed
 from farwatch.abi.steps import BatchFlag
 from farwatch.events import Mask
-from farwatch.export.nodes import ROOT_ID
+from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.agents import KnownThreads
 from farwatch.session.delivery import Delivery
 from farwatch.session.interest import Interest
 from farwatch.session.planning import Planner
 from farwatch.session.request import Payload, Request, fail
 from farwatch.session.settings import Marks, Settings
-from farwatch.session.standing import path_of
 from farwatch.session.view import View
 
 
@@ -38,14 +38,16 @@ class Channel:
         interest: Interest,
         planner: Planner,
         known: KnownThreads,
+        path_of: Callable[[Node], tuple[int, bytes]],
     ) -> None:
-        """``known`` are the threads that ask without a mark."""
+        """``known`` are the threads that ask without a mark; ``path_of`` is of standing.py."""
         self._view = view
         self._settings = settings
         self._delivery = delivery
         self._interest = interest
         self._planner = planner
         self._known = known
+        self._path_of = path_of
         self._fh: int | None = None
         self._threads: set[int] = set()
         self._has_waited = False
@@ -153,7 +155,7 @@ class Channel:
         node = self._view.nodes.by_id.get(control.PLACE_IN.unpack_from(data)[0])
         if node is None:
             raise fail(errno.ESTALE)
-        return answered(control.encode_place(*path_of(self._view, node)))
+        return answered(control.encode_place(*self._path_of(node)))
 
     def _must_be_registered(self, fh: int) -> None:
         if fh != self._fh:

@@ -1,8 +1,8 @@
 """Requests that carry the mark of the agent's: steps, and what the VFS asks along the way.
 
 A step is answered as its replay says (answers.py).  To do it the kernel has to find its way:
-it looks up the hidden directory and what is in it, walks to where the step is, and asks for
-attributes; that is answered as for anybody, for it changes nothing.
+it looks up the hidden directory and what is in it, walks to where the step is (standing.py), and
+asks for attributes; that is answered as for anybody, for it changes nothing.
 """
 
 from __future__ import annotations
@@ -53,16 +53,12 @@ class Marked:
         naming: Naming,
         answers: Answers,
         handlers: Mapping[int, Handler],
-        *,
-        is_by_path: bool = False,
     ) -> None:
-        """With ``is_by_path`` the agent opens directories by path, see standing.py."""
         self._view = view
         self._hidden_name = hidden_name
         self._naming = naming
         self._answers = answers
         self._handlers = handlers
-        self._is_by_path = is_by_path
 
     def answer(self, request: Request) -> Payload | Placed | None:
         """The payload of the reply, or None if there is none yet.  Raises OSError."""
@@ -85,14 +81,17 @@ class Marked:
         name = names(request.body, 0, 1)[0]
         if request.node == ROOT_ID and name == self._hidden_name:
             return view.entry(view.hidden, view.last_attributes(view.hidden))
-        if self._is_by_path:
-            found = self._as_told(request, name)
-            if found is not None:
-                return found
+        if name == b"..":
+            # Opening a handle: the kernel would list the directory above next, to find what this
+            # one is called there, and that is heard by whoever watches it.
+            raise fail(errno.ESTALE)
+        found = self._as_told(request, name)
+        if found is not None:
+            return found
         directory = self._hidden_directory(request, name)
         if directory is not None:
             return view.entry(directory, self._naming.attributes(directory), 0)
-        if name in (b".", b"..") or self._answers.is_walk(request):
+        if name == b"." or self._answers.is_walk(request):
             return self._naming.lookup(request)
         return None
 

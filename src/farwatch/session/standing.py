@@ -2,15 +2,19 @@
 
 What is told moves when a replay is *planned*: between that and the replay itself the kernel
 still has the directory where it was before.  The first step on its way that moves or removes
-a directory says where that is; without one it is where it was told to be.
+a directory says where that is; without one it is where it was told to be.  What was never told
+is where the disk has it.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from stat import S_IFDIR
 
 from farwatch.abi.control import HIDDEN_ID
 from farwatch.abi.steps import Op
+from farwatch.events import Key, Place
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.replay import Replay, Where
 from farwatch.session.request import fail
@@ -21,30 +25,55 @@ _LONGEST = 3800
 _DEEPEST = 1 << 16
 
 
-def path_of(view: View, node: Node) -> tuple[int, bytes]:
-    """The node id of a directory above, and the path from there to ``node``.
+class Standing:
+    """``on_disk`` says where a directory is there, None if it is nowhere in the export.
 
-    Not from the root if that would be too long: then where the directory above is has to be
-    asked as well.  A directory that has no place has one in the hidden directory.  Raises
-    OSError ESTALE for one that is in a circle, which no file system can have for long.
+    Called with the view's lock held.
     """
-    if node.id in (ROOT_ID, HIDDEN_ID):
-        return node.id, b"."
-    names: list[bytes] = []
-    room = _LONGEST
-    above = node
-    for _ in range(_DEEPEST):
-        directory, name = _place(view, above)
-        room -= len(name) + 1
-        if room < 0:
-            break
-        names.append(name)
-        above = directory
-        if above.id in (ROOT_ID, HIDDEN_ID):
-            break
-    else:
-        raise fail(errno.ESTALE)
-    return above.id, b"/".join(reversed(names))
+
+    def __init__(self, view: View, on_disk: Callable[[Key], Place | None]) -> None:
+        self._view = view
+        self._on_disk = on_disk
+
+    def path_of(self, node: Node) -> tuple[int, bytes]:
+        """The node id of a directory above, and the path from there to ``node``.
+
+        Not from the root if that would be too long: then where the directory above is has to
+        be asked as well.  A directory that has no place has one in the hidden directory.
+        Raises OSError ESTALE for one that is in a circle, which no file system can have for
+        long.
+        """
+        if node.id in (ROOT_ID, HIDDEN_ID):
+            return node.id, b"."
+        names: list[bytes] = []
+        room = _LONGEST
+        above = node
+        for _ in range(_DEEPEST):
+            directory, name = self._place(above)
+            room -= len(name) + 1
+            if room < 0:
+                break
+            names.append(name)
+            above = directory
+            if above.id in (ROOT_ID, HIDDEN_ID):
+                break
+        else:
+            raise fail(errno.ESTALE)
+        return above.id, b"/".join(reversed(names))
+
+    def _place(self, node: Node) -> Where:
+        for replay in self._view.moving.get(node.id, ()):
+            if replay.done or replay.cancelled:
+                continue
+            where = replay.at if replay.node is node else replay.to
+            if where is not None:
+                return where
+        if node.names:
+            return node.names[0]
+        place = self._on_disk(node.key) if not node.dead else None
+        if place is None:
+            return self._view.hidden, b"n%d" % node.id
+        return self._view.nodes.obtain(place.directory, S_IFDIR), place.name
 
 
 def held(view: View, directory: int, name: bytes) -> tuple[bool, Node | None]:
@@ -63,13 +92,3 @@ def _before(replay: Replay, directory: int, name: bytes) -> Node | None:
     if at is not None and at[0].id == directory and at[1] == name:
         return None if replay.op in (Op.MKNOD, Op.MKDIR, Op.SYMLINK) else replay.node
     return replay.other if replay.op == Op.RENAME else None
-
-
-def _place(view: View, node: Node) -> Where:
-    for replay in view.moving.get(node.id, ()):
-        if replay.done or replay.cancelled:
-            continue
-        where = replay.at if replay.node is node else replay.to
-        if where is not None:
-            return where
-    return node.names[0] if node.names else (view.hidden, b"n%d" % node.id)
