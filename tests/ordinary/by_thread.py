@@ -10,15 +10,8 @@ from __future__ import annotations
 import sys
 
 from farwatch.cli.app import main
-from farwatch.mounting import server
-from farwatch.session.settings import Marks
-
-
-def _by_thread() -> None:
-    before = server._settings
-    server._settings = lambda *given: before(*given)._replace(marks=Marks.BY_THREAD)
-
+from tests.rules.mutations import by_thread
 
 if __name__ == "__main__":
-    _by_thread()
+    by_thread("")
     sys.exit(main(sys.argv[1:]))

@@ -68,9 +68,11 @@ def any_thread_is_the_agent(_: str) -> None:
 
 
 def any_name_is_armed(_: str) -> None:
-    from farwatch.session import answers, matching
+    from farwatch.session.replay import AT, TO, Replay
 
-    answers._is = matching._is = lambda where, directory, name: where is not None
+    Replay.which = lambda self, directory, name: (  # type: ignore[method-assign]
+        TO if self.at is None else AT
+    )
 
 
 def armed_for_good(_: str) -> None:
@@ -492,9 +494,19 @@ def nobody_writes(_: str) -> None:
     Writers.learn = lambda self, records: None  # type: ignore[method-assign]
 
 
+def by_thread(_: str) -> None:
+    """The agent is known by its thread, as an ordinary user's."""
+    from farwatch.mounting import server
+    from farwatch.session.settings import Marks
+
+    before = server._settings
+    server._settings = lambda *given: before(*given)._replace(marks=Marks.BY_THREAD)
+
+
 SERVER: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
+        by_thread,
         unarmed_is_acted_on,
         any_thread_is_the_agent,
         any_name_is_armed,

@@ -56,13 +56,17 @@ def three(src: Path) -> None:
         (src / "top" / name / "file").touch()
 
 
+AGENTS = pytest.mark.parametrize("agent", [(), ("by_thread",)], ids=["root's", "by thread"])
+
+
 @pytest.mark.root
-def test_what_is_removed_with_directories_whose_names_were_evicted() -> None:
+@AGENTS
+def test_what_is_removed_with_directories_whose_names_were_evicted(agent: tuple[str, ...]) -> None:
     """Each is found where nobody sees it, for it has no place any more, here or on the disk.
 
     Its own removal, which follows, is waiting at that very place.
     """
-    with Rule().scene(furnish=three) as scene:
+    with Rule().scene(*agent, furnish=three) as scene:
         watcher = scene.watcher(**{name: f"top/{name}" for name in "abc"})
         evict_names()
         with scene.agent_held():
@@ -78,12 +82,13 @@ def test_what_is_removed_with_directories_whose_names_were_evicted() -> None:
 
 
 @pytest.mark.root
-def test_no_directory_is_listed_to_find_what_has_lost_its_name() -> None:
+@AGENTS
+def test_no_directory_is_listed_to_find_what_has_lost_its_name(agent: tuple[str, ...]) -> None:
     """To open a directory by its handle the kernel would look for its name in the one above.
 
     That is an open and a read that everybody hears who watches there.
     """
-    with Rule().scene(furnish=deep) as scene:
+    with Rule().scene(*agent, furnish=deep) as scene:
         watcher = scene.watcher(c="a/b/c")
         watcher.watch("b", "a/b", ALL)
         watcher.watch("a", "a", ALL)

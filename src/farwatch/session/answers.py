@@ -42,11 +42,10 @@ from farwatch.export.nodes import Node
 from farwatch.session.files import ReplayOpens
 from farwatch.session.inodes import impossible, with_links
 from farwatch.session.matching import Matching
-from farwatch.session.replay import AT, KEEPING_NAMES, REMOVES, TO, Replay, Where
+from farwatch.session.replay import AT, CREATES, KEEPING_NAMES, REMOVES, TO, Replay, Where
 from farwatch.session.request import Payload, Request, fail, names, one_name
 from farwatch.session.view import View
 
-_CREATES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 _TIMES_ONLY = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW | Valid.CTIME | Valid.FH
 _MODIFY = int(Times.MODIFY)
 _FLUSH = int(Opcode.FLUSH)
@@ -113,11 +112,8 @@ class Answers:
         )
 
     def is_about(self, request: Request, name: bytes) -> bool:
-        """Whether a name in the directory that the request is about is one of its step's."""
-        replay = self._matching.of(request)
-        return replay is not None and (
-            _is(replay.at, request.node, name) or _is(replay.to, request.node, name)
-        )
+        """Whether a look-up of this name is of what a step is about."""
+        return self._matching.is_named(request, name)
 
     def is_walk(self, request: Request) -> bool:
         """Whether a LOOKUP is of a directory on the way to what a step is about.
@@ -147,12 +143,12 @@ class Answers:
     def _lookup(self, replay: Replay, request: Request) -> Payload:
         name = one_name(request.body)
         where = None
-        if _is(replay.at, request.node, name):
-            replay.looked |= AT
-            node = None if replay.op in _CREATES else replay.node
+        end = replay.which(request.node, name)
+        replay.looked |= end
+        if end == AT:
+            node = None if replay.op in CREATES else replay.node
             where = replay.at if replay.op in KEEPING_NAMES else None
-        elif _is(replay.to, request.node, name):
-            replay.looked |= TO
+        elif end == TO:
             node = replay.other if replay.op == Op.RENAME else None
         else:
             raise fail(errno.EPERM, "not armed")
@@ -199,7 +195,7 @@ class Answers:
         start = layout.get(Opcode(request.opcode), 0)
         name = names(request.body, start, 2 if request.opcode == Opcode.SYMLINK else 1)[0]
         expected = {Op.MKNOD: Opcode.MKNOD, Op.MKDIR: Opcode.MKDIR, Op.SYMLINK: Opcode.SYMLINK}
-        if expected.get(Op(replay.op)) != request.opcode or not _is(replay.at, request.node, name):
+        if expected.get(Op(replay.op)) != request.opcode or replay.which(request.node, name) != AT:
             raise fail(errno.EPERM, "not armed")
         replay.done = True
         replay.node.dead = False
@@ -208,7 +204,7 @@ class Answers:
     def _link(self, replay: Replay, request: Request) -> Payload:
         (old,) = fuse.LINK_IN.unpack_from(request.body)
         name = one_name(request.body, fuse.LINK_IN.size)
-        if replay.op != Op.LINK or not _is(replay.to, request.node, name):
+        if replay.op != Op.LINK or replay.which(request.node, name) != TO:
             raise fail(errno.EPERM, "not armed")
         if old != replay.node.id:
             raise fail(errno.ESTALE)
@@ -222,7 +218,7 @@ class Answers:
         if (
             replay.op not in REMOVES
             or request.opcode != expected
-            or not _is(replay.at, request.node, name)
+            or replay.which(request.node, name) != AT
         ):
             raise fail(errno.EPERM, "not armed")
         self._must_know(replay, AT)
@@ -236,8 +232,8 @@ class Answers:
         old, new = names(request.body, layout.size, 2)
         if (
             replay.op != Op.RENAME
-            or not _is(replay.at, request.node, old)
-            or not _is(replay.to, new_directory, new)
+            or replay.which(request.node, old) != AT
+            or replay.which(new_directory, new) != TO
             or (flags[0] if flags else 0) != replay.step.argument
         ):
             raise fail(errno.EPERM, "not armed")
@@ -308,7 +304,3 @@ class Answers:
 def _drops_pages(replay: Replay) -> bool:
     """Whether the client's kernel may have pages of the file that are not right any more."""
     return replay.op == Op.TOUCH and replay.step.argument == _MODIFY and replay.node.cached
-
-
-def _is(where: Where | None, directory: int, name: bytes) -> bool:
-    return where is not None and where[0].id == directory and where[1] == name

@@ -15,7 +15,7 @@ from farwatch.abi import fuse
 from farwatch.abi.control import FIRST_UID, SEQUENCES
 from farwatch.abi.fuse import Opcode
 from farwatch.abi.steps import ABOUT_NAMES, Op
-from farwatch.session.replay import Replay, Where
+from farwatch.session.replay import AT, TO, Replay
 from farwatch.session.request import Request
 from farwatch.session.view import View
 
@@ -51,8 +51,11 @@ class Matching(Protocol):
     def current(self, request: Request) -> Replay | None:
         """The step that a thread is on that asks for what no step is for."""
 
+    def is_named(self, request: Request, name: bytes) -> bool:
+        """Whether a look-up of this name is of what a step is about."""
+
     def is_walk(self, request: Request, name: bytes) -> bool:
-        """Whether a look-up of this name is on the way to what a step is about."""
+        """Whether it is on the way there."""
 
 
 class ByMark:
@@ -67,10 +70,14 @@ class ByMark:
 
     current = of
 
-    def is_walk(self, request: Request, name: bytes) -> bool:
+    def is_named(self, request: Request, name: bytes) -> bool:
         """See Matching."""
         replay = self.of(request)
-        return replay is not None and not _names(replay, request.node, name)
+        return replay is not None and bool(replay.which(request.node, name))
+
+    def is_walk(self, request: Request, name: bytes) -> bool:
+        """See Matching."""
+        return self.of(request) is not None and not self.is_named(request, name)
 
 
 class InOrder:
@@ -104,11 +111,14 @@ class InOrder:
         """See Matching."""
         return self.armed.get(self._begun())
 
+    def is_named(self, request: Request, name: bytes) -> bool:
+        """See Matching."""
+        return self._named(request.node, name) is not None
+
     def is_walk(self, request: Request, name: bytes) -> bool:
         """See Matching."""
-        return any(not replay.done for replay in self.armed.values()) and not self._named(
-            request.node, name
-        )
+        is_on_any = any(not replay.done for replay in self.armed.values())
+        return is_on_any and not self.is_named(request, name)
 
     def _begun(self) -> int:
         if self._at not in self.armed:
@@ -136,13 +146,4 @@ class InOrder:
 def _is_about(replay: Replay, node: int, name: bytes | None) -> bool:
     if name is None:
         return replay.op in (Op.WRITE, Op.READ) or replay.node.id == node
-    where = replay.to if replay.op == Op.LINK else replay.at
-    return _is(where, node, name)
-
-
-def _names(replay: Replay, directory: int, name: bytes) -> bool:
-    return _is(replay.at, directory, name) or _is(replay.to, directory, name)
-
-
-def _is(where: Where | None, directory: int, name: bytes) -> bool:
-    return where is not None and where[0].id == directory and where[1] == name
+    return replay.which(node, name) == (TO if replay.op == Op.LINK else AT)

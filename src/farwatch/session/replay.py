@@ -90,6 +90,13 @@ class Replay:
         """The names that are pending while this is on its way."""
         return [where for where in (self.at, self.to) if where is not None and where[1]]
 
+    def which(self, directory: int, name: bytes) -> int:
+        """Which of its names this is, AT or TO; 0 for neither."""
+        for where, end in ((self.at, AT), (self.to, TO)):
+            if where is not None and where[0].id == directory and where[1] == name:
+                return end
+        return 0
+
     def nodes(self) -> list[Node]:
         """The nodes that must be kept while this is on its way."""
         found = [self.node]

@@ -16,7 +16,7 @@ from farwatch.abi.control import HIDDEN_ID
 from farwatch.abi.steps import Op
 from farwatch.events import Key, Place
 from farwatch.export.nodes import ROOT_ID, Node
-from farwatch.session.replay import Replay, Where
+from farwatch.session.replay import AT, CREATES, Replay, Where
 from farwatch.session.request import fail
 from farwatch.session.view import View
 
@@ -88,7 +88,6 @@ def held(view: View, directory: int, name: bytes) -> tuple[bool, Node | None]:
 
 
 def _before(replay: Replay, directory: int, name: bytes) -> Node | None:
-    at = replay.at
-    if at is not None and at[0].id == directory and at[1] == name:
-        return None if replay.op in (Op.MKNOD, Op.MKDIR, Op.SYMLINK) else replay.node
+    if replay.which(directory, name) == AT:
+        return None if replay.op in CREATES else replay.node
     return replay.other if replay.op == Op.RENAME else None

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from farwatch.abi.steps import Op, Times
 from farwatch.events import Place
 from farwatch.export.nodes import Node
-from farwatch.session.replay import REMOVES, Replay, Where
+from farwatch.session.replay import CREATES, REMOVES, Replay, Where
 from farwatch.session.stamps import CONTENT, METADATA, Entry
 from farwatch.session.view import View
-
-_MAKES = frozenset((Op.MKNOD, Op.MKDIR, Op.SYMLINK))
 
 
 def untell(view: View, dropped: Sequence[Replay]) -> None:
@@ -34,7 +32,7 @@ class _Back:
 
     def take(self, replay: Replay) -> None:
         op, node = replay.op, replay.node
-        if op in _MAKES:
+        if op in CREATES:
             self._holds(replay.at, None)
         elif op == Op.LINK:
             self._holds(replay.to, None)
