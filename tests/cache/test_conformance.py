@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from tests.conformance.play import compared_paced
 from tests.conformance.script import Case, all_cases, compare_at_full_speed, reads
+from tests.kept import Kept
 from tests.stage import FarwatchStage, NativeStage
 
 CASES = all_cases()
@@ -18,25 +18,14 @@ EACH = 12
 pytestmark = pytest.mark.root
 
 
-class Stages:
-    """A mount for each way of caching, with and without watches for reading, when asked for."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._made: dict[tuple[str, bool], FarwatchStage] = {}
-
-    def get(self, cache: str, *, reading: bool) -> FarwatchStage:
-        at = (cache, reading)
-        if at not in self._made:
-            stage = FarwatchStage(("--cache", cache), reading=reading)
-            self._made[at] = self._stack.enter_context(stage)
-        return self._made[at]
+Stages = Kept[tuple[str, bool], FarwatchStage]
+"""By the way of caching, and whether reading is watched."""
 
 
 @pytest.fixture(scope="module")
 def stages() -> Iterator[Stages]:
-    with ExitStack() as stack:
-        yield Stages(stack)
+    with Stages(lambda key: FarwatchStage(("--cache", key[0]), reading=key[1])) as made:
+        yield made
 
 
 @pytest.mark.parametrize("cache", ["auto", "never"])
@@ -49,6 +38,6 @@ def stages() -> Iterator[Stages]:
     ids=str,
 )
 def test_paced(case: Case, cache: str, native: NativeStage, stages: Stages) -> None:
-    stage = stages.get(cache, reading=reads(case.steps))
+    stage = stages.of((cache, reads(case.steps)))
     compare = compare_at_full_speed(case)
     compared_paced(native, stage, case.steps, compare).require_equal(stage.name)

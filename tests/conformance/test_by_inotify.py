@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from tests.conformance.play import compared_paced
 from tests.conformance.script import Case, all_cases, compare_at_full_speed, reads
+from tests.kept import Kept
 from tests.ordinary.stage import inotify_masks
 from tests.stage import FarwatchStage, NativeStage
 
@@ -35,28 +35,18 @@ class InotifyStage(FarwatchStage):
         return functools.reduce(operator.or_, masks, 0)
 
 
-class Stages:
-    """Mounts that live as long as the module's tests, one on which reading is watched."""
-
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
-        self._mounted: dict[bool, FarwatchStage] = {}
-
-    def mounted(self, *, reading: bool) -> FarwatchStage:
-        if reading not in self._mounted:
-            stage = InotifyStage(reading=reading)
-            self._mounted[reading] = self._stack.enter_context(stage)
-        return self._mounted[reading]
+Stages = Kept[bool, InotifyStage]
+"""By whether reading is watched."""
 
 
 @pytest.fixture(scope="module")
 def stages() -> Iterator[Stages]:
-    with contextlib.ExitStack() as stack:
-        yield Stages(stack)
+    with Stages(lambda reading: InotifyStage(reading=reading)) as made:
+        yield made
 
 
 def paced(native: NativeStage, stages: Stages, case: Case) -> None:
-    stage = stages.mounted(reading=reads(case.steps))
+    stage = stages.of(reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_paced(native, stage, case.steps, compare).require_equal(stage.name)
 

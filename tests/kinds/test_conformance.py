@@ -12,6 +12,7 @@ import pytest
 
 from tests.conformance.play import compared_full, compared_paced
 from tests.conformance.script import Case, all_cases, compare_at_full_speed, reads
+from tests.kept import Kept
 from tests.kinds.places import KINDS, place
 from tests.kinds.stages import SubmountStage
 from tests.stage import FarwatchStage, NativeStage
@@ -40,19 +41,13 @@ class Stages:
 
     def __init__(self, kind: str, stack: contextlib.ExitStack) -> None:
         self.kind = kind
-        self._stack = stack
-        self._is_below = kind in SUBMOUNTS
-        self._place = stack.enter_context(place(kind.removeprefix("submount-")))
-        self.native = stack.enter_context(NativeStage(place=self._place))
-        self._mounted: dict[bool, FarwatchStage] = {}
-
-    def mounted(self, *, reading: bool) -> FarwatchStage:
-        """The mount on which reading is never, or always, watched (see ``tests.stage``)."""
-        if reading not in self._mounted:
-            made = SubmountStage if self._is_below else FarwatchStage
-            stage = made(reading=reading, place=self._place)
-            self._mounted[reading] = self._stack.enter_context(stage)
-        return self._mounted[reading]
+        at = stack.enter_context(place(kind.removeprefix("submount-")))
+        made = SubmountStage if kind in SUBMOUNTS else FarwatchStage
+        self.native = stack.enter_context(NativeStage(place=at))
+        self.mounted = stack.enter_context(
+            Kept[bool, FarwatchStage](lambda reading: made(reading=reading, place=at))
+        )
+        """By whether reading is watched (see ``tests.stage``)."""
 
 
 @pytest.fixture(scope="module", params=(*KINDS, *SUBMOUNTS))
@@ -64,7 +59,7 @@ def stages(request: pytest.FixtureRequest) -> Iterator[Stages]:
 def paced(stages: Stages, case: Case) -> None:
     if (stages.kind, case.path.stem) in IMPOSSIBLE:
         pytest.skip("not possible there")
-    stage = stages.mounted(reading=reads(case.steps))
+    stage = stages.mounted.of(reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_paced(stages.native, stage, case.steps, compare).require_equal(stage.name)
 
@@ -85,6 +80,6 @@ def test_paced_all(case: Case, stages: Stages) -> None:
 def test_at_full_speed(case: Case, stages: Stages) -> None:
     if (stages.kind, case.path.stem) in IMPOSSIBLE:
         pytest.skip("not possible there")
-    stage = stages.mounted(reading=reads(case.steps))
+    stage = stages.mounted.of(reads(case.steps))
     compare = compare_at_full_speed(case)
     compared_full(stages.native, stage, case.steps, compare).require_equal(stage.name)

@@ -15,6 +15,7 @@ from tests.conformance.held_up import HeldUp
 from tests.conformance.play import Speed, Verdict, compared_full, compared_paced, play
 from tests.conformance.script import Case, all_cases, compare_at_full_speed, reads
 from tests.conformance.test_cases import as_recorded
+from tests.kept import Kept
 from tests.stage import PROJECT, FarwatchStage, NativeStage
 
 CASES = all_cases()
@@ -27,6 +28,10 @@ class ByThreadStage(FarwatchStage):
 
     name = "farwatch, by thread"
 
+    def __init__(self, *, reading: bool) -> None:
+        super().__init__(reading=reading)
+        self._environment["PYTHONPATH"] += f":{PROJECT}"
+
     def _run(self, command: list[str], seconds: float) -> int | str:
         assert command[:3] == [sys.executable, "-m", "farwatch"]
         return super()._run(
@@ -34,32 +39,14 @@ class ByThreadStage(FarwatchStage):
         )
 
 
-class Stages:
-    """One for what reads and one for what does not, made when they are needed."""
-
-    def __init__(self) -> None:
-        self._made: dict[bool, ByThreadStage] = {}
-
-    def of(self, case: Case) -> ByThreadStage:
-        reading = reads(case.steps)
-        if reading not in self._made:
-            stage = ByThreadStage(reading=reading)
-            stage._environment["PYTHONPATH"] += f":{PROJECT}"
-            self._made[reading] = stage.__enter__()
-        return self._made[reading]
-
-    def close(self) -> None:
-        for stage in self._made.values():
-            stage.__exit__(None, None, None)
+Stages = Kept[bool, ByThreadStage]
+"""By whether reading is watched."""
 
 
 @pytest.fixture(scope="module")
 def stages() -> Iterator[Stages]:
-    made = Stages()
-    try:
+    with Stages(lambda reading: ByThreadStage(reading=reading)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def check(case: Case, native: NativeStage, stage: ByThreadStage) -> None:
@@ -77,11 +64,11 @@ def check(case: Case, native: NativeStage, stage: ByThreadStage) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("case", SHORT, ids=str)
 def test_cases(case: Case, native: NativeStage, stages: Stages) -> None:
-    check(case, native, stages.of(case))
+    check(case, native, stages.of(reads(case.steps)))
 
 
 @pytest.mark.root
 @pytest.mark.long
 @pytest.mark.parametrize("case", REST, ids=str)
 def test_cases_rest(case: Case, native: NativeStage, stages: Stages) -> None:
-    check(case, native, stages.of(case))
+    check(case, native, stages.of(reads(case.steps)))
