@@ -21,6 +21,10 @@ import pytest
 from tests.rules.scene import Scene
 
 
+AGENTS = pytest.mark.parametrize("agent", [(), ("by_thread",)], ids=["marked", "by thread"])
+"""How replays are known: mutations of a scene."""
+
+
 class Rule(NamedTuple):
     """``off`` names the mutations that switch the rule off; empty while it is on."""
 

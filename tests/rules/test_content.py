@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.rule import Rule, rule
+from tests.rules.rule import AGENTS, Rule, rule
 
 TIMES = 1000
 READERS = 2
@@ -29,10 +29,11 @@ def one_file(src: Path) -> None:
     (src / "x").write_text("old")
 
 
+@AGENTS
 @rule("pages_kept_at_modify")
-def test_an_overwrite_of_the_same_size(rule: Rule) -> None:
+def test_an_overwrite_of_the_same_size(rule: Rule, agent: tuple[str, ...]) -> None:
     """The client's kernel compares size and mtime, and the replay has just given it both."""
-    with rule.scene("without_passthrough", furnish=one_file) as scene:
+    with rule.scene(*agent, "without_passthrough", furnish=one_file) as scene:
         watcher = scene.watcher(root=".")
         with (scene.mnt / "x").open("rb", buffering=0) as file:
             # Into the client's page cache, which the next open would empty.
@@ -45,10 +46,12 @@ def test_an_overwrite_of_the_same_size(rule: Rule) -> None:
         rule.expect(seen, held=b"new", harm=b"old")
 
 
+@AGENTS
 @rule("pages_kept_at_modify")
-def test_an_overwrite_of_what_is_mapped(rule: Rule) -> None:
+def test_an_overwrite_of_what_is_mapped(rule: Rule, agent: tuple[str, ...]) -> None:
     """Who has a file mapped asks for nothing: the pages are dropped before the event is made."""
-    with rule.scene("without_passthrough", "nothing_is_doubted", furnish=one_file) as scene:
+    more = (*agent, "without_passthrough", "nothing_is_doubted")
+    with rule.scene(*more, furnish=one_file) as scene:
         watcher = scene.watcher(root=".")
         with (scene.mnt / "x").open("rb", buffering=0) as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)

@@ -11,7 +11,7 @@ import pytest
 
 from farwatch.linux.fdinfo import parse_inotify
 from farwatch.linux.handles import open_by_handle
-from tests.rules.rule import Rule, rule
+from tests.rules.rule import AGENTS, Rule, rule
 from tests.rules.scene import ALL, Scene, Watcher
 
 
@@ -54,9 +54,6 @@ def three(src: Path) -> None:
     for name in "abc":
         (src / "top" / name / "below").mkdir(parents=True)
         (src / "top" / name / "file").touch()
-
-
-AGENTS = pytest.mark.parametrize("agent", [(), ("by_thread",)], ids=["root's", "by thread"])
 
 
 @pytest.mark.root
