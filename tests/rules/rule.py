@@ -20,7 +20,6 @@ import pytest
 
 from tests.rules.scene import Scene
 
-
 AGENTS = pytest.mark.parametrize("agent", [(), ("by_thread",)], ids=["marked", "by thread"])
 """How replays are known: mutations of a scene."""
 
