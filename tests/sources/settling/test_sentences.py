@@ -398,6 +398,21 @@ class TestAcrossBatches:
         assert told_of(settler, "ATTRIB - i") == []
         assert told_of(settler, "MODIFY y j") == ["MODIFY y j", "ATTRIB - i (linked)"]
 
+    def test_of_an_unknown_thread_it_waits_for_so_many_others(self) -> None:
+        """A queue that is never empty for long is not to put it off for ever."""
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i @0") == []
+        others = [told_of(settler, f"MODIFY y j{number} @0") for number in range(100)]
+        assert [line for lines in others for line in lines if line == "ATTRIB - i (linked)"]
+        assert others[:32] == [[f"MODIFY y j{number}"] for number in range(32)]
+        assert not settler.carrying
+
+    def test_and_if_one_of_them_explains_it_in_time_it_is_not_told(self) -> None:
+        settler = Settler()
+        assert told_of(settler, "ATTRIB - i @0") == []
+        assert told_of(settler, "MODIFY y j @0; DELETE x i @0") == ["MODIFY y j", "DELETE x i"]
+        assert not settler.carrying
+
     def test_the_count_of_what_a_rename_replaced_may_come_later(self) -> None:
         settler = Settler()
         assert told_of(settler, "RENAME x i y") == ["RENAME x i y"]

@@ -45,6 +45,9 @@ class Memory:
     """The state of a Settler from one batch to the next; see the package's docstring."""
 
     __slots__ = (
+        "_after",
+        "_before",
+        "_carried_since",
         "anticipated",
         "believed",
         "carried",
@@ -64,6 +67,9 @@ class Memory:
         self.believed = believed
         # Inode-only records: thread and node, and the bits that wait.
         self.carried: dict[tuple[int, Key], int] = {}
+        # And how many records had been read before each; of all, and with the batch.
+        self._carried_since: dict[tuple[int, Key], int] = {}
+        self._before = self._after = 0
         # By thread: which node's link count is on its way (ANY: nobody knows).
         self.expected: dict[int, Key] = {}
         # Those of ``carried`` that a rename before may have replaced.
@@ -71,6 +77,22 @@ class Memory:
         self.anticipated = Anticipated()
         self.departed: set[Key] = set()
         self.suspects: dict[Place, list[Record]] = {}
+
+    def begin(self, count: int) -> None:
+        """A batch of so many records is settled."""
+        self._before, self._after = self._after, self._after + count
+        since = self._carried_since
+        self._carried_since = {key: since[key] for key in self.carried}
+
+    def carry(self, thread: int, node: Key, waits: int, index: int) -> None:
+        """Bits of an inode-only record wait on, which was read here or before the batch."""
+        self._carried_since.setdefault((thread, node), self._before + index)
+        self.carried[thread, node] = waits
+
+    def waited(self, thread: int, node: Key, index: int) -> int:
+        """How many records have been read since that record was."""
+        since = self._carried_since.get((thread, node), self._before + index)
+        return self._after - since
 
     @property
     def is_clear(self) -> bool:

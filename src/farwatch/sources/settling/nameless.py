@@ -24,6 +24,8 @@ from farwatch.sources.settling.memory import Memory
 from farwatch.sources.settling.names import UNKNOWN, Unknown
 from farwatch.sources.settling.telling import Telling
 
+_MOST_BETWEEN: Final = 64
+"""Records of others between a link count and what explains it."""
 _BESIDE: Final = MIDLIFE & ~ATTRIB
 _ANY: Final = b""
 _ANY_DIRECTORY: Final = b"/"
@@ -175,7 +177,7 @@ class Nameless:
                 waits &= ~ATTRIB
                 memory.perhaps_replaced.discard((thread, node))
             elif not flush and self._may_be_explained(thread, node, index, waits, last):
-                memory.carried[thread, node] = waits
+                memory.carry(thread, node, waits, index)
                 continue
             elif (thread, node) in memory.perhaps_replaced:
                 # No name of it went by itself: it was replaced, by a rename that was told as
@@ -200,11 +202,17 @@ class Nameless:
     def _may_be_explained(
         self, thread: int, node: Key, index: int, waits: int, last: Mapping[int, int]
     ) -> bool:
-        """Whether the thread has not gone on since: its very next event may explain it."""
+        """Whether the thread has not gone on since: its very next event may explain it.
+
+        Of a thread that is not known nobody can say: a source that is never empty for long would
+        put its link counts off for ever.
+        """
         if thread in self._memory.own:
             return False
         if not waits & ATTRIB and node in self._memory.departed:
             return False
+        if thread == 0 and not waits & DELETE_SELF:
+            return self._memory.waited(thread, node, index) < _MOST_BETWEEN
         return thread == 0 or last.get(thread, index) <= index
 
     def _tell(self, node: Key, waits: int, thread: int, *, before_name: bool = False) -> None:
