@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from farwatch.events import Mask, Record
+from farwatch.abi.steps import Op
+from farwatch.events import Mask, Place, Record
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from tests.session.kernel import Agent, Kernel
@@ -23,13 +25,15 @@ class Queue:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.next: list[Record] = []
+        """What happens while the others are read."""
         self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def want(self, mask: int) -> None:
         raise AssertionError(f"nobody asked for {mask:#x}")
 
     def read(self, limit: int = 0) -> list[Record]:
-        found, self.records = self.records, []
+        found, self.records, self.next = self.records, self.next, []
         return found
 
     def queued(self) -> int:
@@ -111,3 +115,40 @@ def test_but_not_for_ever(kernel: Kernel, agent: Agent, queue: Queue, piped: Pip
         flushes += 1
         assert flushes < 1000
     assert not kernel.session.delivery.is_idle
+
+
+def test_what_is_done_to_a_directory_that_has_moved_since_is_told_under_its_first_name(
+    kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline
+) -> None:
+    """The disk has the next name by then, and what says so has not been read."""
+    directory = kernel.disk.do_mkdir("s").key
+    old, new = kernel.disk.place("s"), kernel.disk.place("t")
+    kernel.disk.do_rename("s", "t")
+    isdir = int(Mask.ISDIR)
+    itself = Place(directory, b".")
+    queue.records.append(Record(int(Mask.ATTRIB) | isdir, STRANGER, itself, directory))
+    queue.next.append(Record(int(Mask.RENAME) | isdir, STRANGER, old, directory, new))
+    piped.deliver()
+    batch = agent.wait()
+    assert batch is not None
+    told = [(s.op, s.name, s.new_name) for s in batch.steps if s.op != Op.LOOK]
+    assert told == [(Op.TOUCH, b"s", b""), (Op.RENAME, b"s", b"t")]
+
+
+def test_or_if_it_is_moved_before_that_is_planned(
+    kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = kernel.disk.do_mkdir("s").key
+    deliver = kernel.session.deliver
+
+    def late(*batch: Any) -> None:
+        kernel.disk.do_rename("s", "t")
+        deliver(*batch)
+
+    monkeypatch.setattr(kernel.session, "deliver", late)
+    mask = int(Mask.ATTRIB | Mask.ISDIR)
+    queue.records.append(Record(mask, STRANGER, Place(directory, b"."), directory))
+    piped.deliver()
+    batch = agent.wait()
+    assert batch is not None
+    assert [(step.op, step.name) for step in batch.steps] == [(Op.TOUCH, b"s")]

@@ -17,6 +17,7 @@ from farwatch.session.concerned import Concerned
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.session import Session
 
+_ROUNDS = 3
 _SELF = b"."
 _DELETE_SELF = int(Mask.DELETE_SELF)
 _OPEN = int(Mask.OPEN)
@@ -61,6 +62,9 @@ class Intake:
         self._modes = modes
         self._own = own
         self._concerned = Concerned(self._matters)
+        self.places: dict[Key, Place | None] = {}
+        """Where directories were that the client does not know, and that what was read last is
+        about, when nothing more was to be read."""
         self.has_lost = False
         """Whether the source has lost something; whoever makes that good resets it."""
 
@@ -72,7 +76,7 @@ class Intake:
         return self._modes.learn(records, self._read)
 
     def _read(self) -> list[Record]:
-        records = self._source.read()
+        records = self._read_on(self._source.read())
         if _OVERFLOW in [record[0] for record in records]:
             self.has_lost = True
         me = threading.get_native_id()
@@ -83,6 +87,28 @@ class Intake:
                 record for record in records if record.thread != me or record.mask & _DELETE_SELF
             ]
         return self._concerned.among(records)
+
+    def _read_on(self, records: list[Record]) -> list[Record]:
+        """The records, and more if some are of directories that the client does not know.
+
+        What is done to a directory itself says no name, so the disk is asked, which may be later
+        than what was read: whatever has taken the name from it is read next, and says it.
+        """
+        self.places.clear()
+        more = records
+        for _ in range(_ROUNDS):
+            unknown = [record for record in more if self._is_of_unknown(record)]
+            if not unknown:
+                break
+            for record in unknown:
+                self._is_below(record)
+            more = self._source.read()
+            records = records + more
+        return records
+
+    def _is_of_unknown(self, record: Record) -> bool:
+        is_itself = record.place is not None and record.place.name == _SELF
+        return is_itself and not self._session.interest.concerns(record)
 
     def _matters(self, record: Record) -> bool:
         return self._session.interest.concerns(record) or self._is_below(record)
@@ -97,5 +123,7 @@ class Intake:
         if record.mask & _DELETE_SELF:
             # To look at it would keep it alive, and hold up its end for watchers of SRC.
             return False
-        place = self._place_of(record.node)
+        if record.node not in self.places:
+            self.places[record.node] = self._place_of(record.node)
+        place = self.places[record.node]
         return place is not None and place.directory in self._session.view.nodes.by_key

@@ -222,7 +222,7 @@ class Pipeline:
         if log.isEnabledFor(logging.DEBUG):
             show(records, changes or [])
         if changes:
-            self._session.deliver(changes, own)
+            self._session.deliver(changes, own, self._intake.places)
         return not settler.carrying and (len(records) < _MANY or not self._source.queued())
 
     def _at(self, place: Place) -> Key | None:

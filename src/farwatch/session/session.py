@@ -21,8 +21,9 @@ import errno
 import logging
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Init, Opcode
@@ -54,6 +55,7 @@ from farwatch.session.surroundings import Lasting, Surroundings
 
 log = logging.getLogger(__name__)
 
+_NOWHERE: Mapping[Key, Place | None] = MappingProxyType({})
 _INIT = int(Opcode.INIT)
 _WRITE = int(Opcode.WRITE)
 _NO_REPLY = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET))
@@ -243,31 +245,42 @@ class Session:
 
     # The source's thread ---------------------------------------------------------
 
-    def deliver(self, changes: list[Change], own: frozenset[Place]) -> None:
+    def deliver(
+        self,
+        changes: list[Change],
+        own: frozenset[Place],
+        places: Mapping[Key, Place | None] = _NOWHERE,
+    ) -> None:
         """Plans the replays of a settled batch; ``answer`` then says what to send.
 
         Or tells a client that keeps its own marks: then ``next_notice`` says what to send.
-        ``own`` are the names that the server itself changed in the batch.
+        ``own`` are the names that the server itself changed in the batch, ``places`` where
+        directories are that the client does not know.
         """
         with self.view.lock:
             if self.delivery.has_gap:
                 self._hold_back(changes)
                 return
-            self._tell(changes, own)
+            self._tell(changes, own, places)
 
     def make_good(self, changes: list[Change]) -> None:
         """Tells a part of the difference that a gap has made; as ``deliver``."""
         with self.view.lock:
-            self._tell(changes, frozenset(), is_needed=True)
+            self._tell(changes, frozenset(), _NOWHERE, is_needed=True)
 
     def _tell(
-        self, changes: list[Change], own: frozenset[Place], *, is_needed: bool = False
+        self,
+        changes: list[Change],
+        own: frozenset[Place],
+        places: Mapping[Key, Place | None],
+        *,
+        is_needed: bool = False,
     ) -> None:
         self._follow(changes)
         if self.subscription is not None:
             self.subscription.deliver(changes)
         else:
-            self.delivery.add(self._planner.plan(changes, own), is_needed=is_needed)
+            self.delivery.add(self._planner.plan(changes, own, places), is_needed=is_needed)
 
     def _follow(self, changes: list[Change]) -> None:
         """What the watchers know from now on; what they were told otherwise is left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from farwatch.events import Change, Key, Kind, Mask, Place
@@ -32,14 +32,18 @@ _OF_CONTENT = frozenset((Kind.MODIFY, Kind.ACCESS, Kind.CLOSE_WRITE, Kind.CLOSE_
 class Batch:
     """One batch, walked through once; what it says is worked out when it is asked for.
 
-    ``own`` are the names that the batch has seen the server change.
+    ``own`` are the names that the batch has seen the server change, ``places`` where directories
+    are that the client does not know, as of its end.
     """
 
-    def __init__(self, changes: list[Change], own: frozenset[Place]) -> None:
+    def __init__(
+        self, changes: list[Change], own: frozenset[Place], places: Mapping[Key, Place | None]
+    ) -> None:
         self._changes = _with_deaths_in_place(changes) if len(changes) > 1 else changes
         self._index = 0
         self._last_closes: dict[Key, int] = {}
         self.own = own
+        self._places = places
 
     def __iter__(self) -> Iterator[Change]:
         for index, change in enumerate(self._changes):
@@ -82,12 +86,12 @@ class Batch:
         self._last_closes = {key: found[-1] for key, found in modes.items()}
         return modes
 
-    def leaves(self, key: Key) -> Place | None:
-        """The name that a node has before it is removed or moved; None if it stays."""
+    def place_of(self, key: Key) -> Place | None:
+        """The name of a directory: that which it leaves next, or has when the batch ends."""
         for index, place in self._departures.get(key, ()):
             if index > self._index:
                 return place
-        return None
+        return self._places.get(key)
 
     @cached_property
     def _departures(self) -> dict[Key, list[tuple[int, Place]]]:

@@ -66,7 +66,7 @@ class Ground:
         self.nodes = view.nodes
         self.interest = interest
         self.disk = disk
-        self.batch = Batch([], frozenset())
+        self.batch = Batch([], frozenset(), {})
         self._planned: list[Replay] = []
         self._next_token = 1
 

@@ -7,7 +7,7 @@ otherwise   a replay that the client's kernel would not do: it is told in anothe
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from farwatch.abi.steps import Op, Times
 from farwatch.events import Change, Key, Kind, Place
@@ -58,13 +58,19 @@ class Planner:
             Kind.DEATH: self._lifetimes.death,
         }
 
-    def plan(self, changes: list[Change], own: frozenset[Place]) -> list[Replay]:
+    def plan(
+        self,
+        changes: list[Change],
+        own: frozenset[Place],
+        places: Mapping[Key, Place | None],
+    ) -> list[Replay]:
         """What is to be replayed for one batch; ``View.expect`` has been told of it.
 
         ``own`` are the names that the batch has seen the server change: of those the
-        batch itself says what came before and what after.
+        batch itself says what came before and what after.  ``places`` is where directories
+        are that the client does not know.
         """
-        self._ground.batch = batch = Batch(changes, own)
+        self._ground.batch = batch = Batch(changes, own, places)
         for change in batch:
             planner = self._plans.get(change.kind)
             if planner is not None:

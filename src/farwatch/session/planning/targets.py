@@ -63,7 +63,7 @@ class Targets:
             return Target(node, (node, b""))
         if node is not None and node.names:
             return Target(node, node.names[0])
-        place = ground.batch.leaves(key) or ground.disk.place_of(key)
+        place = ground.batch.place_of(key) or ground.disk.place_of(key)
         if place is None and named is not None and named.name != _ITSELF:
             place = named
         directory = ground.directory(place) if place is not None else None
