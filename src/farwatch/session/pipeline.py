@@ -189,14 +189,22 @@ class Pipeline:
         # Who keeps its own marks is told what it has done itself, or has it left out when
         # that is settled.
         if subscription is None:
-            return Settler(self._own, self._is_unseen, self._believed)
+            return Settler(self._own, self._is_unseen, self._believed, self._is_elsewhere)
         return Settler(
             (),
             lambda place, node: (
                 subscription.may_be_replaced(place, node) or self._is_unseen(place, node)
             ),
             self._believed,
+            self._is_elsewhere,
         )
+
+    def _is_elsewhere(self, place: Place, key: Key) -> bool:
+        """Whether the client knows as many names of a file as it has links, and not this one."""
+        node = self._session.view.nodes.by_key.get(key)
+        if node is None or node.is_dir or not 0 < node.nlink <= len(node.names):
+            return False
+        return all(Place(directory.key, name) != place for directory, name in node.names)
 
     def _is_unseen(self, place: Place, _node: Key | None) -> bool:
         """Whether nobody was told of the directory: what it holds may be known by another name."""

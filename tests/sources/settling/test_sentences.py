@@ -481,6 +481,13 @@ class TestAcrossBatches:
         assert told_of(settler, "DELETE z j") == ["DELETE z j", "DEATH - j (linked)"]
         assert not settler.carrying
 
+    def test_or_of_a_link_if_it_is_known_to_have_been_elsewhere(self) -> None:
+        """The queue was read between a link count and what explains it."""
+        knowing = Settler((), is_elsewhere=lambda at, node: (at, node) == (place("y"), b"j"))
+        assert told_of(knowing, "RENAME x i y; ATTRIB - j") == ["RENAME x i y"]
+        assert told_of(knowing, "CREATE x j") == ["CREATE x j (linked)"]
+        assert not knowing.carrying
+
     def test_a_directory_replaces_no_file(self) -> None:
         settler = Settler()
         renamed = "RENAME|ISDIR x d y; ATTRIB|DELETE_SELF - i"

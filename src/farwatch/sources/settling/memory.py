@@ -53,6 +53,7 @@ class Memory:
         "carried",
         "departed",
         "expected",
+        "is_elsewhere",
         "own",
         "perhaps_replaced",
         "suspects",
@@ -62,9 +63,11 @@ class Memory:
         self,
         own: Container[int],
         believed: Callable[[Place], Key | None] = lambda place: None,
+        is_elsewhere: Callable[[Place, Key], bool] = lambda place, node: False,
     ) -> None:
         self.own = own
         self.believed = believed
+        self.is_elsewhere = is_elsewhere
         # Inode-only records: thread and node, and the bits that wait.
         self.carried: dict[tuple[int, Key], int] = {}
         # And how many records had been read before each; of all, and with the batch.

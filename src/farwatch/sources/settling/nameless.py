@@ -42,8 +42,9 @@ class Nameless:
         self._read: dict[tuple[int, Key], tuple[int, int]] = {}
         self._replaced: set[tuple[int, Key]] = set()
         self._counted: set[tuple[int, Key]] = set(memory.carried)
-        # By thread: where the rename is told of which nobody knows what it replaced.
-        self._renamed: dict[int, int] = {}
+        # By thread: where the rename is told of which nobody knows what it replaced, and to
+        # which name.
+        self._renamed: dict[int, tuple[int, Place]] = {}
         # And if that was a directory's: what it replaced, as far as the client believes.
         self._believed: dict[int, Key] = {}
         # Thread and node: where an ATTRIB is told of a directory that may have come later.
@@ -104,7 +105,7 @@ class Nameless:
         """The rename to the place that is told next replaces the node: its link count follows."""
         if gone is UNKNOWN:
             self._memory.expected[thread] = _ANY_DIRECTORY if is_dir else _ANY
-            self._renamed[thread] = self._telling.position
+            self._renamed[thread] = self._telling.position, place
             believed = self._memory.believed(place) if is_dir else None
             if believed is not None:
                 self._believed[thread] = believed
@@ -144,6 +145,8 @@ class Nameless:
             # Directories have an ATTRIB of their own, by chmod: take it for that, unless it is
             # of what the client believes to have been there.
             return
+        if is_any and renamed and node and self._memory.is_elsewhere(renamed[1], node):
+            return
         following = _next_of_thread(records, index) if is_any else None
         if following is not None and following.node == node and following.mask & NAMES:
             return
@@ -155,7 +158,7 @@ class Nameless:
             self._replaced.add((thread, node))
             self._memory.departed.add(node)
             if renamed is not None:
-                self._telling.replaces(renamed, node)
+                self._telling.replaces(renamed[0], node)
 
     # The end of the batch
 

@@ -34,7 +34,8 @@ class Settler:
     ``own`` holds the thread ids of the server that serves the client.  ``is_awaited`` says
     whether a name to which a node is renamed may hold another one, whose link count is to be
     told in its place: before MOVE_SELF.  ``believed`` is what a name holds, if that is all that
-    can be said: when ``told`` says UNKNOWN.
+    can be said: when ``told`` says UNKNOWN.  ``is_elsewhere`` says of a node that it is known
+    not to be at a name, having as many others as links.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Settler:
         own: Container[int] = (),
         is_awaited: Callable[[Place, Key | None], bool] = lambda place, node: False,
         believed: Callable[[Place], Key | None] = lambda place: None,
+        is_elsewhere: Callable[[Place, Key], bool] = lambda place, node: False,
     ) -> None:
-        self._memory = Memory(own, believed)
+        self._memory = Memory(own, believed, is_elsewhere)
         self._is_awaited = is_awaited
         self.held: list[Record] = []
         """A whole batch, when it ends between the two halves of an exchange, or between a
