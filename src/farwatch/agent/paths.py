@@ -67,5 +67,7 @@ class Paths:
         return fd
 
 
-LOST = frozenset((errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV))
-"""What ``open`` fails with for a directory that has no place any more, or another now."""
+LOST = frozenset((errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+"""What ``open`` fails with for a directory that has no place any more, or another now.
+
+Not EXDEV: the client has mounted something on it, so it is to stay where it is."""
