@@ -63,10 +63,15 @@ class Intake:
         self._own = own
         self._concerned = Concerned(self._matters)
         self.places: dict[Key, Place | None] = {}
-        """Where directories were that the client does not know, and that what was read last is
-        about, when nothing more was to be read."""
+        """Where directories were that the client does not know, and that the batch is about,
+        before what has come since was read."""
         self.has_lost = False
         """Whether the source has lost something; whoever makes that good resets it."""
+
+    def begin(self) -> list[Record]:
+        """The first of a batch, as ``read``."""
+        self.places.clear()
+        return self.read()
 
     def read(self) -> list[Record]:
         """What concerns the client, in the source's order; an empty list if nothing waits."""
@@ -94,7 +99,6 @@ class Intake:
         What is done to a directory itself says no name, so the disk is asked, which may be later
         than what was read: whatever has taken the name from it is read next, and says it.
         """
-        self.places.clear()
         more = records
         for _ in range(_ROUNDS):
             unknown = [record for record in more if self._is_of_unknown(record)]

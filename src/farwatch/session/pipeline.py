@@ -213,7 +213,7 @@ class Pipeline:
     def _settle_and_plan(self, flush: bool) -> bool:
         """Whether everything is told that had happened when this began."""
         settler = self._settler
-        records = self._intake.read()
+        records = self._intake.begin()
         # One event that was read at once is what somebody waits for; it needs no more.
         changes = settler.lone(records[0]) if len(records) == 1 else None
         own: frozenset[Place] = frozenset()
