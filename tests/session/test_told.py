@@ -255,6 +255,23 @@ def test_a_directory_that_is_gone_is_reached_through_the_hidden_one(
     assert kernel.lookup("x", directory, **mark).attributes.nlink == 1
 
 
+def test_but_not_one_that_the_client_has_removed(kernel: Kernel, agent: Agent) -> None:
+    """Nothing can be replayed in it, and its kernel would keep it alive for the name there."""
+    disk = kernel.disk
+    disk.do_mkdir("d")
+    disk.do_mkdir("d/below")
+    directory = kernel.lookup("d").node
+    kernel.lookup("below", directory)
+    gone = removed(disk, "d/below")
+    kernel.deliver(gone)
+    kernel.rmdir("d")
+    batch = agent.wait()
+    assert batch is not None
+    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    with pytest.raises(Refused, match="ENOENT"):
+        kernel.lookup(b"n%d" % directory, 2, **mark)
+
+
 def test_a_further_link_is_not_counted_before_its_replay(kernel: Kernel, agent: Agent) -> None:
     disk = kernel.disk
     disk.do_file("x")

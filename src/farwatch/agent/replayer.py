@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -22,7 +23,9 @@ from farwatch.agent.names import PATH, ask_again, open_name
 from farwatch.agent.onlyfiles import OnlyFiles
 from farwatch.linux import files
 
-_TRIES = 8
+_PAUSES_SECONDS = (0.0, 0.0, 0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
+"""Before each try of a step.  The kernel also says ESTALE when it cannot take a directory to
+where it is looked up, because somebody is about to do something where it was (d_splice_alias)."""
 _TIMES: dict[int, tuple[int, int]] = {
     int(Times.ACCESS): (files.NOW, files.OMIT),
     int(Times.MODIFY): (files.OMIT, files.NOW),
@@ -79,7 +82,9 @@ class Replayer:
         if performer is None:
             return errno.EOPNOTSUPP
         number = 0
-        for _ in range(_TRIES):
+        for pause in _PAUSES_SECONDS:
+            if pause:
+                time.sleep(pause)
             try:
                 performer(step)
             except OSError as error:

@@ -114,7 +114,8 @@ class Marked:
         """A directory that the agent reaches through the hidden one.
 
         Not one that this step is about there: that is looked up as the step says.  A later step
-        may be about it: what was in a directory is removed before it.
+        may be about it: what was in a directory is removed before it.  One that the client has
+        removed is not found there: its kernel would hold it for as long as it has that name.
         """
         view = self._view
         if request.node != view.hidden.id or self._answers.is_about(request, name):
@@ -122,4 +123,8 @@ class Marked:
         if not (name.startswith(b"n") and name[1:].isdigit()):
             return None
         node = view.nodes.by_id.get(int(name[1:]))
-        return node if node is not None and node.is_dir else None
+        if node is None or not node.is_dir:
+            return None
+        if node.dead:
+            raise fail(errno.ENOENT)
+        return node
