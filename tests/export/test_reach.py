@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farwatch.events import Key
+from farwatch.events import Key, Place
 from farwatch.export.tree import Caller, Export, SetAttr
 from tests.export.exporting import ROOT, Stage, open_descriptors
 
@@ -181,6 +181,18 @@ def test_the_way_up_ends_at_the_root(stage: Stage) -> None:
         export.lookup(file, b"..")
     with pytest.raises(NotADirectoryError):
         export.inside(file)
+
+
+def test_where_a_directory_is_whose_path_is_too_long_to_be_told(stage: Stage) -> None:
+    export = stage.export
+    above = key = export.root_key
+    name = b""
+    for number in range(20):
+        above, name = key, b"%03d" % number + b"n" * 250
+        key, _ = export.mkdir(above, name, 0o755, ROOT)
+        assert export.place_of(key) == Place(above, name)
+    export.rmdir(above, name)
+    assert export.place_of(key) is None
 
 
 def test_a_directory_that_left_the_export(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from farwatch.events import Key, Place
@@ -25,11 +26,13 @@ class Places(Anchor):
         except OSError:
             return None
         try:
-            name = os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd))
             parent = self._parent_key(fd)
-            if parent is None or not name:
+            if parent is None:
                 return None
-            found = self._child_key(fd, name)
+            name = _name_of(fd)
+            found = self._child_key(fd, name) if name else None
+        except OSError:
+            return None
         finally:
             self._leave(fd)
         return Place(parent, name) if found == node else None
@@ -53,3 +56,20 @@ class Places(Anchor):
             return self._prefixes[mount_id] + handle
         except (OSError, KeyError):
             return None
+
+
+def _name_of(fd: int) -> bytes:
+    """What a directory is called, perhaps; nothing if that cannot be said.  Raises OSError."""
+    try:
+        return os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    # The kernel prints no path of more than a page: so the directory above is searched.
+    inode = os.fstat(fd).st_ino
+    above = os.open(b"..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        with os.scandir(above) as entries:
+            return next((os.fsencode(e.name) for e in entries if e.inode() == inode), b"")
+    finally:
+        os.close(above)
