@@ -24,8 +24,9 @@ from farwatch.agent.onlyfiles import OnlyFiles
 from farwatch.linux import files
 
 _PAUSES_SECONDS = (0.0, 0.0, 0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
-"""Before each try of a step.  The kernel also says ESTALE when it cannot take a directory to
-where it is looked up, because somebody is about to do something where it was (d_splice_alias)."""
+"""Before each try of a step, if that removes a directory: the kernel also says ESTALE when it
+cannot take one to where it is looked up, because somebody is at work where it was
+(d_splice_alias)."""
 _TIMES: dict[int, tuple[int, int]] = {
     int(Times.ACCESS): (files.NOW, files.OMIT),
     int(Times.MODIFY): (files.OMIT, files.NOW),
@@ -83,7 +84,7 @@ class Replayer:
             return errno.EOPNOTSUPP
         number = 0
         for pause in _PAUSES_SECONDS:
-            if pause:
+            if pause and step.op == Op.RMDIR:
                 time.sleep(pause)
             try:
                 performer(step)
