@@ -85,13 +85,14 @@ class Marked:
             # Opening a handle: the kernel would list the directory above next, to find what this
             # one is called there, and that is heard by whoever watches it.
             raise fail(errno.ESTALE)
-        found = self._as_told(request, name)
+        is_walk = self._answers.is_walk(request)
+        found = self._as_told(request, name) if is_walk else None
         if found is not None:
             return found
         directory = self._hidden_directory(request, name)
         if directory is not None:
             return view.entry(directory, self._naming.attributes(directory), 0)
-        if name == b"." or self._answers.is_walk(request):
+        if name == b"." or is_walk:
             return self._naming.lookup(request)
         return None
 
@@ -101,8 +102,6 @@ class Marked:
         The disk's answer would have the kernel put what is there now in the place of what
         is to be moved or removed.
         """
-        if not self._answers.is_walk(request):
-            return None
         is_pending, node = held(self._view, request.node, name)
         if not is_pending:
             return None

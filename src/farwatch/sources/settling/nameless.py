@@ -214,9 +214,11 @@ class Nameless:
             return False
         if not waits & ATTRIB and node in self._memory.departed:
             return False
-        if thread == 0 and not waits & DELETE_SELF:
-            return self._memory.waited(thread, node, index) < _MOST_BETWEEN
-        return thread == 0 or last.get(thread, index) <= index
+        if thread:
+            return last.get(thread, index) <= index
+        return bool(waits & DELETE_SELF) or (
+            self._memory.waited(thread, node, index) < _MOST_BETWEEN
+        )
 
     def _tell(self, node: Key, waits: int, thread: int, *, before_name: bool = False) -> None:
         is_dir = bool(waits & ISDIR)
