@@ -9,6 +9,7 @@ import pytest
 
 from farwatch.events import Change, Key, Kind
 from farwatch.session import belief
+from farwatch.session.reply import Reply
 from farwatch.session.session import Session
 from farwatch.session.settings import CACHING, DAY, Cache
 from tests.session.kernel import FIRST_UID, FLAGS2_6_18, ROOT, Agent, Kernel, in_session, settings
@@ -47,22 +48,31 @@ class Believing:
         """What the kernel is to ask again: ("name", directory, name), ("node", id, offset)."""
         found: list[tuple[object, ...]] = []
         while replies := self.session.take_doubts():
-            for reply in replies:
-                data = b"".join(bytes(part) for part in reply)
-                length, code, unique = struct.unpack_from("<IiQ", data)
-                assert (length, unique) == (len(data), 0)
-                if code == INVAL_ENTRY:
-                    parent, size, flags = struct.unpack_from("<QII", data, 16)
-                    name = data[32:]
-                    # Never without the flag: the kernel would unmount what is below the name.
-                    assert (flags, len(name), name[-1:]) == (1, size + 1, b"\0")
-                    found.append(("name", parent, name[:-1]))
-                else:
-                    assert code == INVAL_INODE
-                    node, offset, size = struct.unpack("<Qqq", data[16:])
-                    assert size == 0
-                    found.append(("node", node, offset))
+            found += map(unpacked, replies)
         return found
+
+    def outdated(self) -> set[int]:
+        """Ids of the nodes that the kernel is to ask of again before it reads the last reply."""
+        found = list(map(unpacked, self.session.take_outdated()))
+        assert all((kind, offset) == ("node", -1) for kind, _, offset in found)
+        return {int(str(node)) for _, node, _ in found}
+
+
+def unpacked(reply: Reply) -> tuple[object, ...]:
+    """What a notification says, see ``notified``."""
+    data = b"".join(bytes(part) for part in reply)
+    length, code, unique = struct.unpack_from("<IiQ", data)
+    assert (length, unique) == (len(data), 0)
+    if code == INVAL_ENTRY:
+        parent, size, flags = struct.unpack_from("<QII", data, 16)
+        name = data[32:]
+        # Never without the flag: the kernel would unmount what is below the name.
+        assert (flags, len(name), name[-1:]) == (1, size + 1, b"\0")
+        return "name", parent, name[:-1]
+    assert code == INVAL_INODE
+    node, offset, size = struct.unpack("<Qqq", data[16:])
+    assert size == 0
+    return "node", node, offset
 
 
 @pytest.fixture
@@ -253,6 +263,100 @@ def test_a_gap(client: Believing) -> None:
         ("node", file, -1),
     }
     assert client.notified() == []
+
+
+# What a request changes ---------------------------------------------------------------
+
+
+class Tree:
+    """d/f, d/g and e/h, and who knows them: what is told once more is believed once more."""
+
+    def __init__(self, client: Believing) -> None:
+        disk, kernel = client.disk, client.kernel
+        for directory in "de":
+            disk.do_mkdir(directory)
+        for file in ("d/f", "d/g", "e/h"):
+            disk.do_file(file)
+        self.d, self.e = (kernel.lookup(name).node for name in "de")
+        self.f, self.g = (kernel.lookup(name, self.d).node for name in "fg")
+        self.h = kernel.lookup("h", self.e).node
+        client.session.take_outdated()
+
+    def of(self, names: str) -> set[int]:
+        return {getattr(self, name) for name in names}
+
+
+OUTDATING: dict[str, tuple[str, Callable[[Kernel, Tree], object]]] = {
+    "mknod": ("d", lambda kernel, tree: kernel.mknod("n", directory=tree.d)),
+    "mkdir": ("d", lambda kernel, tree: kernel.mkdir("n", directory=tree.d)),
+    "symlink": ("d", lambda kernel, tree: kernel.symlink("n", b"to", tree.d)),
+    "create": ("d", lambda kernel, tree: kernel.create("n", directory=tree.d)),
+    "link": ("e", lambda kernel, tree: kernel.link(tree.f, "n", tree.e)),
+    "unlink": ("d", lambda kernel, tree: kernel.unlink("f", tree.d)),
+    "rename": ("def", lambda kernel, tree: kernel.rename("f", "n", tree.d, tree.e)),
+    "rename-here": ("df", lambda kernel, tree: kernel.rename("f", "n", tree.d, tree.d)),
+    "rename-over": ("def", lambda kernel, tree: kernel.rename("f", "h", tree.d, tree.e)),
+    "exchange": ("defh", lambda kernel, tree: kernel.rename("f", "h", tree.d, tree.e, 2)),
+    "getattr": ("", lambda kernel, tree: kernel.getattr(tree.d)),
+    "lookup": ("", lambda kernel, tree: kernel.lookup("f", tree.d)),
+}
+
+
+@pytest.mark.parametrize("name", OUTDATING)
+def test_an_answer_from_before_is_outdated(client: Believing, name: str) -> None:
+    client.agent()
+    nodes, change = OUTDATING[name]
+    tree = Tree(client)
+    change(client.kernel, tree)
+    assert client.outdated() == tree.of(nodes)
+    assert client.outdated() == set()
+
+
+def test_what_was_not_told_since_cannot_be_outdated(client: Believing) -> None:
+    client.agent()
+    tree = Tree(client)
+    client.kernel.mkdir("n", directory=tree.d)
+    assert client.outdated() == {tree.d}
+    client.kernel.mkdir("m", directory=tree.d)
+    assert client.outdated() == set()
+    client.kernel.getattr(tree.d)
+    client.kernel.mkdir("o", directory=tree.d)
+    assert client.outdated() == {tree.d}
+
+
+def test_nothing_is_outdated_by_what_could_not_be_done(client: Believing) -> None:
+    client.agent()
+    tree = Tree(client)
+    with pytest.raises(OSError, match="EEXIST"):
+        client.kernel.mkdir("f", directory=tree.d)
+    assert client.outdated() == set()
+
+
+def test_nothing_is_outdated_where_nothing_is_believed_for_long(disk: MemoryDisk) -> None:
+    client = Believing(disk, flags2=0)
+    tree = Tree(client)
+    client.kernel.mkdir("n", directory=tree.d)
+    assert client.outdated() == set()
+    client.session.close()
+
+
+def test_a_replay_outdates_what_the_change_itself_would(client: Believing) -> None:
+    """But once it is done, and not before."""
+    agent = client.agent()
+    tree = Tree(client)
+    place, new_place = client.disk.place("d/f"), client.disk.place("e/n")
+    key = client.disk.at("d/f").key
+    client.disk.do_rename("d/f", "e/n")
+    client.kernel.deliver(Change(Kind.RENAME, place, key, new_place=new_place))
+    batch = agent.wait()
+    assert batch is not None
+    uid = FIRST_UID + batch.sequence
+    client.kernel.lookup("f", tree.d, uid=uid, pid=agent.pid)
+    with pytest.raises(OSError, match="ENOENT"):
+        client.kernel.lookup("n", tree.e, uid=uid, pid=agent.pid)
+    assert client.outdated() == set()
+    client.kernel.rename("f", "n", tree.d, tree.e, uid=uid, pid=agent.pid)
+    assert client.outdated() == tree.of("def")
 
 
 # An agent that does not get on --------------------------------------------------------

@@ -29,6 +29,7 @@ from farwatch.serving.sourcethread import SourceThread
 from farwatch.session.openmodes import OpenModes
 from farwatch.session.pipeline import Pipeline
 from farwatch.session.reply import Reply
+from farwatch.session.request import Views
 from farwatch.session.session import Session
 from farwatch.sources.inotify import InotifySource
 from farwatch.sources.mountsource import MountSource
@@ -56,7 +57,6 @@ class Server:
         The source's thread, if there is one, calls it when the session has one.
         """
         self.session = session
-        self.receive = session.receive
         self._source = source
         self._send = send
         # What this thread does is the client's doing; all else is remote.
@@ -73,6 +73,15 @@ class Server:
         elif is_threaded:
             self._pipeline.notify = wake
         self._thread = SourceThread(source, session, self._pipeline) if is_threaded else None
+
+    def receive(
+        self, data: memoryview, payload: Views | None = None, room: Views | None = None
+    ) -> Reply | None:
+        """Answers one request, as ``Session.receive``."""
+        reply = self.session.receive(data, payload, room)
+        for notification in self.session.take_outdated():
+            self._send(notification)
+        return reply
 
     def after(self) -> None:
         """What is to be done after each request.

@@ -98,7 +98,10 @@ class Answers:
             raise fail(errno.EPERM, "not armed")
         if replay.cancelled:
             raise fail(errno.ECANCELED)
-        return handler(replay, request)
+        payload = handler(replay, request)
+        if replay.done:
+            self._view.belief.outdated(*replay.outdates())
+        return payload
 
     def opens_directory(self, request: Request) -> bool:
         """Whether an OPENDIR is a step's, and not the VFS's own."""

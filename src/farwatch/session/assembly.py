@@ -114,7 +114,7 @@ def assemble(
         **of_nodes(lasting, agreed, view, files, naming, waiting),
         **Listing(export, view, directories, naming, channel.closed).handlers,
         **locks.handlers(takes_locks=agreed.locks),
-        Opcode.IOCTL: Ioctls(files, directories, view.belief.doubt, channel.ioctl).ioctl,
+        Opcode.IOCTL: Ioctls(files, directories, view.belief.outdated, channel.ioctl).ioctl,
         Opcode.INTERRUPT: interrupting(parking),
         Opcode.DESTROY: destroying(around.on_destroy),
     }

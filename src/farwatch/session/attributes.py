@@ -200,7 +200,7 @@ class Attributes:
             place=place,
             kill_sgid=bool(kills & fuse.SETXATTR_KILL_SGID),
         )
-        self._view.belief.doubt(node)
+        self._view.belief.outdated(node)
         return b""
 
     def removexattr(self, request: Request) -> Payload:
@@ -208,7 +208,7 @@ class Attributes:
         name = names(request.body, 0, 1)[0]
         node = self._naming.node(request.node)
         self._export.removexattr(node.key, name, place=self._view.place_of(node))
-        self._view.belief.doubt(node)
+        self._view.belief.outdated(node)
         return b""
 
 

@@ -12,6 +12,9 @@ is doubted (doubts.py):
                  believed for ``FILE_SECONDS`` at a time, from the moment it is opened.
     a gap        in what is heard: everything.
 
+A change that the client's kernel makes, by itself or by a replay, makes attributes outdated that
+somebody may be told at this moment.
+
 Called with the view's lock held.
 """
 
@@ -127,6 +130,17 @@ class Belief:
         """A node may have become another than the client was told, and no event says so."""
         if self.is_coherent and node.believed:
             self.doubts.node(node)
+
+    def outdated(self, *nodes: Node) -> None:
+        """The request that is being answered has changed these, and its reply does not say how.
+
+        Not called for what the client's kernel takes as news by itself: what it has made, or has
+        counted a link less of.
+        """
+        if self.is_coherent:
+            for node in nodes:
+                if node.believed:
+                    self.doubts.outdated(node)
 
     def distrust(self, nodes: Iterable[Node]) -> None:
         """There was a gap in what is heard: any of these, and of their names, may be another."""

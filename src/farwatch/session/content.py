@@ -102,13 +102,13 @@ class Content:
             fd, request.data, offset, kill_suidgid=kill, groups=groups
         )
         if kill:
-            self._doubt_mode(fh)
+            self._mode_is_outdated(fh)
         return fuse.WRITE_OUT.pack(written, 0)
 
-    def _doubt_mode(self, fh: int) -> None:
+    def _mode_is_outdated(self, fh: int) -> None:
         """The mode may be another: the client's kernel does not look at that after a write."""
         with self._view.lock:
-            self._view.belief.doubt(self._files.get(fh).node)
+            self._view.belief.outdated(self._files.get(fh).node)
 
     def fsync(self, request: Request) -> Payload:
         """FSYNC, or fdatasync by its flag."""
@@ -138,7 +138,7 @@ class Content:
             groups=self._callers.groups(request),
         )
         if kill:
-            self._doubt_mode(fh)
+            self._mode_is_outdated(fh)
         return b""
 
     def lseek(self, request: Request) -> Payload:
@@ -165,5 +165,5 @@ class Content:
             groups=self._callers.groups(request),
         )
         if request.uid:
-            self._doubt_mode(fh_out)
+            self._mode_is_outdated(fh_out)
         return fuse.WRITE_OUT.pack(copied, 0)

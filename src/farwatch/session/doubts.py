@@ -6,6 +6,16 @@ what may have changed without any event.
 
     doubted --take--> notifications, which a thread sends that holds no lock (invalidating.py)
 
+What a request changes besides what its reply tells is outdated.  The client's kernel knows that
+of most of it, and asks again; but of an answer that was given before, and is read afterwards by
+whoever has asked, it does not see that it is older: it would be believed for long.  A
+notification it counts as news, and drops what was asked for before.  So whoever sends the reply
+sends those first:
+
+    outdated --take_outdated--> notifications, which are sent before the reply
+
+They wait for nothing: they are of attributes alone, and of what the caller holds.
+
 A name is expired, never invalidated: that would take away what programs have mounted below
 it.  Called with the view's lock held.
 """
@@ -13,7 +23,7 @@ it.  Called with the view's lock held.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from farwatch.abi import fuse
 from farwatch.abi.fuse import Notify
@@ -38,6 +48,7 @@ class Doubts:
         self._names: dict[Name, None] = {}
         self._nodes: dict[int, tuple[int, int]] = {}
         self._below: deque[Node] = deque()
+        self._outdated: list[Reply] = []
 
     def name(self, directory: Node, name: bytes) -> None:
         """What a name holds is doubtful."""
@@ -59,6 +70,19 @@ class Doubts:
     def _doubt(self, node: Node) -> None:
         node.believed = False
         self._nodes[node.id] = _EVERYTHING if node.cached else _ATTRIBUTES
+
+    def outdated(self, node: Node) -> None:
+        """A node's attributes are others by the request that is being answered."""
+        if node.key:
+            node.believed = False
+            self._outdated.append(invalidation(node.id, *_ATTRIBUTES))
+
+    def take_outdated(self) -> Sequence[Reply]:
+        """The notifications for it."""
+        if not self._outdated:
+            return ()
+        taken, self._outdated = self._outdated, []
+        return taken
 
     def everything(self, nodes: Iterable[Node]) -> None:
         """These nodes, and all the names that were told in them."""

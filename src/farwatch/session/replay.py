@@ -14,7 +14,7 @@ How the requests are answered: answers.py.
 from __future__ import annotations
 
 from farwatch.abi.control import FIRST_UID, LAST_UID
-from farwatch.abi.steps import Op, Step
+from farwatch.abi.steps import ABOUT_NAMES, Op, Step
 from farwatch.export.nodes import Node
 
 REMOVES = frozenset((Op.UNLINK, Op.RMDIR))
@@ -103,6 +103,21 @@ class Replay:
         if self.other is not None:
             found.append(self.other)
         found += [where[0] for where in (self.at, self.to) if where is not None and where[0].key]
+        return found
+
+    def outdates(self) -> list[Node]:
+        """The nodes that are others when this is done, while its answer does not say how.
+
+        Of what loses a link, and of what is made or touched, the client's kernel knows that any
+        answer from before is old.
+        """
+        if self.op not in ABOUT_NAMES:
+            return []
+        found = [where[0] for where in (self.at, self.to) if where is not None]
+        if self.op == Op.RENAME:
+            found.append(self.node)
+            if self.exchanges and self.other is not None:
+                found.append(self.other)
         return found
 
     def links_gained(self) -> list[tuple[Node, int]]:

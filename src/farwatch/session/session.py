@@ -21,7 +21,7 @@ import errno
 import logging
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -392,6 +392,10 @@ class Session:
         """Notifications of what the client's kernel is to ask about again; [] if of nothing."""
         with self.view.lock:
             return self.view.belief.doubts.take()
+
+    def take_outdated(self) -> Sequence[Reply]:
+        """Notifications to be sent before the reply that ``receive`` has returned."""
+        return self.view.belief.doubts.take_outdated()
 
     def doubt(self, keys: Iterable[Key]) -> None:
         """These nodes may have become others without any event."""

@@ -258,6 +258,7 @@ class View:
         if self._is_told_itself:
             self.known.created(Place(directory.key, name), node.key, node.is_dir)
         self.nodes.tell(directory, name, node)
+        self.belief.outdated(directory)
 
     def removed(self, directory: Node, name: bytes) -> None:
         """The client has removed a name; its kernel has counted the link itself."""
@@ -268,6 +269,7 @@ class View:
         self.nodes.untell(directory, name)
         if believed is not None:
             self.links.unlinked(believed)
+        self.belief.outdated(directory)
 
     def moved(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
         """The client has renamed a name, perhaps over another."""
@@ -282,8 +284,10 @@ class View:
         self.nodes.untell(new, new_name)
         if node is not None:
             self.nodes.tell(new, new_name, node)
+            self.belief.outdated(node)
         if replaced is not None and replaced is not node:
             self.links.unlinked(replaced)
+        self.belief.outdated(old, new)
 
     def exchanged(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
         """The client has exchanged two names."""
@@ -291,7 +295,9 @@ class View:
         self.local_change(new, new_name)
         if self._is_told_itself:
             self.known.exchanged(Place(old.key, old_name), Place(new.key, new_name))
+        moved = (self.believed(old, old_name), self.believed(new, new_name))
         self.nodes.exchange(old, old_name, new, new_name)
+        self.belief.outdated(old, new, *filter(None, moved))
 
     @property
     def _is_told_itself(self) -> bool:
