@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farwatch.events import Key, Mask, Place, Record
 from farwatch.sources.settling import UNKNOWN, Holder, Settler, collect
-from farwatch.sources.settling.memory import Memory
+from farwatch.sources.settling.memory import Carried, Memory
 
 OWN, OTHER = 9, 1
 NODES = (b"i", b"j", b"d")
@@ -50,7 +50,7 @@ def records(draw: st.DrawFn) -> Record:
 class Kept:
     """What a Settler remembers."""
 
-    carried: dict[tuple[int, Key], int]
+    carried: dict[tuple[int, Key], Carried]
     expected: dict[int, Key]
     anticipated: dict[Place, tuple[int, Key | None]]
     departed: set[Key]

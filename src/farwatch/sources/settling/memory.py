@@ -6,6 +6,7 @@ A whole batch that is held back is the Settler's own affair.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from typing import NamedTuple
 
 from farwatch.events import Key, Place, Record
 from farwatch.sources.settling.masks import DELETE, RENAME
@@ -41,13 +42,17 @@ class Anticipated(dict[Place, Bit]):
         return leaves, comes
 
 
+class Carried(NamedTuple):
+    """Bits of inode-only records that wait, and how many records were read since the first."""
+
+    waits: int
+    age: int
+
+
 class Memory:
     """The state of a Settler from one batch to the next; see the package's docstring."""
 
     __slots__ = (
-        "_after",
-        "_before",
-        "_carried_since",
         "anticipated",
         "believed",
         "carried",
@@ -68,11 +73,8 @@ class Memory:
         self.own = own
         self.believed = believed
         self.is_elsewhere = is_elsewhere
-        # Inode-only records: thread and node, and the bits that wait.
-        self.carried: dict[tuple[int, Key], int] = {}
-        # And how many records had been read before each; of all, and with the batch.
-        self._carried_since: dict[tuple[int, Key], int] = {}
-        self._before = self._after = 0
+        # By thread and node.
+        self.carried: dict[tuple[int, Key], Carried] = {}
         # By thread: which node's link count is on its way (ANY: nobody knows).
         self.expected: dict[int, Key] = {}
         # Those of ``carried`` that a rename before may have replaced.
@@ -80,22 +82,6 @@ class Memory:
         self.anticipated = Anticipated()
         self.departed: set[Key] = set()
         self.suspects: dict[Place, list[Record]] = {}
-
-    def begin(self, count: int) -> None:
-        """A batch of so many records is settled."""
-        self._before, self._after = self._after, self._after + count
-        since = self._carried_since
-        self._carried_since = {key: since[key] for key in self.carried}
-
-    def carry(self, thread: int, node: Key, waits: int, index: int) -> None:
-        """Bits of an inode-only record wait on, which was read here or before the batch."""
-        self._carried_since.setdefault((thread, node), self._before + index)
-        self.carried[thread, node] = waits
-
-    def waited(self, thread: int, node: Key, index: int) -> int:
-        """How many records have been read since that record was."""
-        since = self._carried_since.get((thread, node), self._before + index)
-        return self._after - since
 
     @property
     def is_clear(self) -> bool:

@@ -20,7 +20,7 @@ from farwatch.sources.settling.masks import (
     OVERFLOW,
     SELF,
 )
-from farwatch.sources.settling.memory import Memory
+from farwatch.sources.settling.memory import Carried, Memory
 from farwatch.sources.settling.names import UNKNOWN, Unknown
 from farwatch.sources.settling.telling import Telling
 
@@ -82,7 +82,7 @@ class Nameless:
         if not mask & OVERFLOW:
             return
         carried, self._memory.carried = self._memory.carried, {}
-        for (thread, node), waits in carried.items():
+        for (thread, node), (waits, _) in carried.items():
             self._tell(node, waits, thread)
         self._memory.expect_nothing()
         self._telling.nameless(Kind.OVERFLOW, None, False, 0)
@@ -165,22 +165,23 @@ class Nameless:
     def close(self, records: Sequence[Record], flush: bool) -> None:
         """Drop what is explained, carry what may still be, tell the rest."""
         memory = self._memory
-        waiting = {key: (-1, waits) for key, waits in memory.carried.items()}
-        for key, (index, waits) in self._read.items():
-            waiting[key] = (index, waits | waiting.get(key, (0, 0))[1])
+        waiting = self._waiting(len(records))
         if not waiting:
             return
         memory.carried = {}
         explained = self._explanations(records)
         removed = _removals(records) if _has_death(waiting) else {}
         last = {record.thread: index for index, record in enumerate(records)}
-        for (thread, node), (index, waits) in waiting.items():
+        for (thread, node), (index, carried) in waiting.items():
+            waits = carried.waits
             before_name = node in removed and (bool(waits & ATTRIB) or index < removed[node])
             if (thread, node) in explained:
                 waits &= ~ATTRIB
                 memory.perhaps_replaced.discard((thread, node))
-            elif not flush and self._may_be_explained(thread, node, index, waits, last):
-                memory.carry(thread, node, waits, index)
+            elif not flush and self._may_be_explained(
+                thread, node, carried, last.get(thread, index) <= index
+            ):
+                memory.carried[thread, node] = carried
                 continue
             elif (thread, node) in memory.perhaps_replaced:
                 # No name of it went by itself: it was replaced, by a rename that was told as
@@ -194,6 +195,20 @@ class Nameless:
                 continue
             self._tell(node, waits, thread, before_name=before_name)
 
+    def _waiting(self, count: int) -> dict[tuple[int, Key], tuple[int, Carried]]:
+        """What waits at the end of a batch of so many records, by thread and node.
+
+        Each with the index of its last record, -1 if that is of an earlier batch.
+        """
+        waiting = {
+            key: (-1, Carried(waits, age + count))
+            for key, (waits, age) in self._memory.carried.items()
+        }
+        for key, (index, waits) in self._read.items():
+            _, before = waiting.get(key, (index, Carried(0, count - index)))
+            waiting[key] = index, Carried(before.waits | waits, before.age)
+        return waiting
+
     def _explanations(self, records: Sequence[Record]) -> set[tuple[int, Key]]:
         """(thread, node) of everything that changes a link count by itself."""
         explained = set(self._replaced)
@@ -202,9 +217,7 @@ class Nameless:
                 explained.add((thread, node))
         return explained
 
-    def _may_be_explained(
-        self, thread: int, node: Key, index: int, waits: int, last: Mapping[int, int]
-    ) -> bool:
+    def _may_be_explained(self, thread: int, node: Key, carried: Carried, is_last: bool) -> bool:
         """Whether the thread has not gone on since: its very next event may explain it.
 
         Of a thread that is not known nobody can say: a source that is never empty for long would
@@ -212,13 +225,11 @@ class Nameless:
         """
         if thread in self._memory.own:
             return False
-        if not waits & ATTRIB and node in self._memory.departed:
+        if not carried.waits & ATTRIB and node in self._memory.departed:
             return False
         if thread:
-            return last.get(thread, index) <= index
-        return bool(waits & DELETE_SELF) or (
-            self._memory.waited(thread, node, index) < _MOST_BETWEEN
-        )
+            return is_last
+        return bool(carried.waits & DELETE_SELF) or carried.age < _MOST_BETWEEN
 
     def _tell(self, node: Key, waits: int, thread: int, *, before_name: bool = False) -> None:
         is_dir = bool(waits & ISDIR)
@@ -240,8 +251,8 @@ def _next_of_thread(records: Sequence[Record], index: int) -> Record | None:
     return None
 
 
-def _has_death(waiting: Mapping[tuple[int, Key], tuple[int, int]]) -> bool:
-    return any(waits & DELETE_SELF for _, waits in waiting.values())
+def _has_death(waiting: Mapping[tuple[int, Key], tuple[int, Carried]]) -> bool:
+    return any(carried.waits & DELETE_SELF for _, carried in waiting.values())
 
 
 def _removals(records: Sequence[Record]) -> dict[Key | None, int]:

@@ -26,7 +26,6 @@ def walk(
     flush: bool,
 ) -> list[Change]:
     """The changes of one batch, ordered; see Settler.settle."""
-    memory.begin(len(records))
     own = memory.own
     owned = set(ends(record for record in records if record[1] in own and record[0] & STRUCTURE))
     telling = Telling(memory.departed, owned)
