@@ -213,6 +213,20 @@ def test_a_long_place_is_told_in_parts(kernel: OrdinaryKernel, agent: OrdinaryAg
     assert set(names) == {b"\xff" * 255}
 
 
+def test_what_is_above_need_not_be_known(kernel: OrdinaryKernel, agent: OrdinaryAgent) -> None:
+    """Where it is is asked of the disk, and nothing is known by that which nobody would forget."""
+    node = ROOT
+    for name in ("a", "b", "c"):
+        node = kernel.mkdir(name, directory=node).node
+    nodes = kernel.session.view.nodes
+    for path in ("a", "a/b"):
+        above = nodes.by_key[kernel.disk.at(path).key]
+        kernel.forget(above.id, above.lookups)
+    known = set(nodes.by_id)
+    assert agent.place(node) == (ROOT, b"a/b/c")
+    assert set(nodes.by_id) == known
+
+
 def test_only_the_agent_is_told_a_place(kernel: OrdinaryKernel, agent: OrdinaryAgent) -> None:
     with pytest.raises(Refused, match="EPERM"):
         agent.place(ROOT, pid=100)

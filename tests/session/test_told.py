@@ -237,37 +237,40 @@ def test_a_link_that_went_elsewhere_is_not_told_for_ever(kernel: Kernel) -> None
     assert kernel.getattr(node).nlink == 1
 
 
+def step_of(agent: Agent) -> dict[str, int]:
+    """What the agent's requests for its next step are marked by."""
+    batch = agent.wait()
+    assert batch is not None
+    return {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+
+
+def furnished(kernel: Kernel) -> int:
+    """A directory d with a file x, which the kernel knows: its node."""
+    kernel.disk.do_mkdir("d")
+    kernel.disk.do_file("d/x")
+    directory = kernel.lookup("d").node
+    kernel.lookup("x", directory)
+    return directory
+
+
 def test_a_directory_that_is_gone_is_reached_through_the_hidden_one(
     kernel: Kernel, agent: Agent
 ) -> None:
     """The kernel cannot find its place in the tree any more, in the middle of a step."""
-    disk = kernel.disk
-    disk.do_mkdir("d")
-    disk.do_file("d/x")
-    directory = kernel.lookup("d").node
-    kernel.lookup("x", directory)
-    file = removed(disk, "d/x")
-    kernel.deliver(file, removed(disk, "d"))
-    batch = agent.wait()
-    assert batch is not None
-    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    directory = furnished(kernel)
+    file = removed(kernel.disk, "d/x")
+    kernel.deliver(file, removed(kernel.disk, "d"))
+    mark = step_of(agent)
     assert kernel.lookup(b"n%d" % directory, 2, **mark).node == directory
     assert kernel.lookup("x", directory, **mark).attributes.nlink == 1
 
 
 def test_but_not_one_that_the_client_has_removed(kernel: Kernel, agent: Agent) -> None:
     """Nothing can be replayed in it, and its kernel would keep it alive for the name there."""
-    disk = kernel.disk
-    disk.do_mkdir("d")
-    disk.do_mkdir("d/below")
-    directory = kernel.lookup("d").node
-    kernel.lookup("below", directory)
-    gone = removed(disk, "d/below")
-    kernel.deliver(gone)
+    directory = furnished(kernel)
+    kernel.deliver(removed(kernel.disk, "d/x"))
     kernel.rmdir("d")
-    batch = agent.wait()
-    assert batch is not None
-    mark = {"uid": FIRST_UID + batch.sequence, "pid": agent.pid}
+    mark = step_of(agent)
     with pytest.raises(Refused, match="ENOENT"):
         kernel.lookup(b"n%d" % directory, 2, **mark)
 

@@ -23,6 +23,8 @@ from farwatch.session.view import View
 _LONGEST = 3800
 """Bytes of a path that is told at once: less than PATH_MAX (limits.h)."""
 _DEEPEST = 1 << 16
+_NO_ID = 0
+"""Of a directory that the client does not know."""
 
 
 class Standing:
@@ -59,6 +61,8 @@ class Standing:
                 break
         else:
             raise fail(errno.ESTALE)
+        if above.id == _NO_ID:
+            above = self._view.nodes.obtain(above.key, above.mode)
         return above.id, b"/".join(reversed(names))
 
     def _place(self, node: Node) -> Where:
@@ -73,7 +77,9 @@ class Standing:
         place = self._on_disk(node.key) if not node.dead else None
         if place is None:
             return self._view.hidden, b"n%d" % node.id
-        return self._view.nodes.obtain(place.directory, S_IFDIR), place.name
+        known = self._view.nodes.by_key.get(place.directory)
+        # On the way through it the client's kernel looks it up itself: perhaps it never does.
+        return known or Node(_NO_ID, place.directory, S_IFDIR), place.name
 
 
 def held(view: View, directory: int, name: bytes) -> tuple[bool, Node | None]:
