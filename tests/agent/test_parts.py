@@ -1,20 +1,25 @@
-"""Parts of the agent that need no mount: handles, kept descriptors."""
+"""Parts of the agent that need no mount: handles, kept descriptors, steps that are refused."""
 
 from __future__ import annotations
 
 import errno
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farwatch.abi.control import NO_UID, ROOT_ID, VERSION, Hello
+from farwatch.abi.steps import Op, Step
 from farwatch.agent import marks
 from farwatch.agent.channel import Channel
 from farwatch.agent.endings import NotServed
 from farwatch.agent.kept import Kept
+from farwatch.agent.replayer import Replayer
 from farwatch.linux.fdinfo import decode_fuse
 
 
@@ -68,3 +73,81 @@ def test_a_directory_of_another_file_system_is_not_served(tmp_path: Path) -> Non
             Channel(fd).hello()
     finally:
         os.close(fd)
+
+
+def step(op: Op, name: bytes) -> Step:
+    return Step(op=op, directory=ROOT_ID, name=name)
+
+
+class Unmarked:
+    """Marks of an agent on a local file system, where nobody looks for any."""
+
+    resolve = 0
+
+    def take(self) -> None: ...
+
+    def on(self, sequence: int) -> None: ...
+
+    def open_directory(self, node: int) -> int:
+        raise OSError(errno.ESTALE, str(node))
+
+    def drop(self) -> None: ...
+
+
+@contextmanager
+def replayer_on(directory: Path) -> Iterator[Replayer]:
+    (directory / "hidden").mkdir()
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    made = Replayer(
+        root, Hello(VERSION, NO_UID, 1, b"hidden"), Unmarked(), Kept(), Kept(), lambda: None
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+        os.close(root)
+
+
+class Kernel:
+    """Refuses the removal of what is there, so many times; and what waits, does not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, refusals: int) -> None:
+        self.tries = 0
+        self.waited = 0.0
+        real = getattr(os, call)
+
+        def remove(name: bytes, *, dir_fd: int) -> None:
+            self.tries += 1
+            if self.tries <= refusals:
+                raise OSError(errno.ESTALE, "by somebody at work where it was")
+            real(name, dir_fd=dir_fd)
+
+        def sleep(seconds: float) -> None:
+            self.waited += seconds
+
+        monkeypatch.setattr(os, call, remove)
+        monkeypatch.setattr("farwatch.agent.replayer.time.sleep", sleep)
+
+
+def test_somebody_is_at_work_where_a_directory_is_that_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    kernel = Kernel(monkeypatch, "rmdir", refusals=7)
+    with replayer_on(tmp_path) as replayer:
+        assert replayer.perform(step(Op.RMDIR, b"d"), 1) == 0
+    assert not (tmp_path / "d").exists()
+    assert kernel.waited >= 0.03
+
+
+@pytest.mark.parametrize(("call", "op"), [("rmdir", Op.RMDIR), ("unlink", Op.UNLINK)])
+def test_a_step_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, op: Op
+) -> None:
+    kernel = Kernel(monkeypatch, call, refusals=1000)
+    with replayer_on(tmp_path) as replayer:
+        assert replayer.perform(step(op, b"d"), 1) == errno.ESTALE
+    assert kernel.tries < 20
+    # Nobody but a directory's removal waits: agents that are killed all the time would get
+    # nowhere.
+    assert kernel.waited < 0.1 if op == Op.RMDIR else not kernel.waited
