@@ -13,7 +13,7 @@ import pytest
 
 from farwatch.cli.demo.stage import farwatch_mount
 from farwatch.cli.failure import Failure
-from farwatch.cli.occupants import occupants
+from farwatch.cli.occupants import is_agent, occupants
 from farwatch.cli.unmount import find, resolve
 from farwatch.linux.mounts import MountInfo, parse_mountinfo, topmost
 from tests.cli.bind import bind_mount
@@ -138,6 +138,21 @@ def test_a_root_directory_keeps_it_busy_too(tmp_path: Path) -> None:
         assert entry is not None
         with program("os.chroot(sys.argv[1])", point) as pid:
             assert [(user.pid, user.how) for user in occupants(entry)] == [(pid, "root directory")]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (b"/usr/bin/python3 -P -m farwatch.agent --quiet /mnt", True),
+        (b"/usr/bin/python3 /usr/local/bin/farwatch agent /mnt", True),
+        (b"python3 -m farwatch agent /mnt", True),
+        (b"/usr/bin/python3 -I /usr/local/bin/farwatch-agent.pyz /mnt", True),
+        (b"/usr/bin/python3 /usr/local/bin/farwatch mount agent /mnt", False),
+        (b"/usr/bin/ssh-agent farwatch", False),
+    ],
+)
+def test_an_agent_is_known_by_how_it_was_started(command: bytes, expected: bool) -> None:
+    assert is_agent(command.split()) == expected
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """``farwatch mount``, with rules switched off.
 
     python launcher.py mount MUTATIONS SRC MNT ...    as ``farwatch mount SRC MNT ...``
-    python launcher.py agent MUTATIONS MNT            as the agent that such a mount starts
+    python launcher.py farwatch.agent MUTATIONS MNT   as the agent that such a mount starts
 
 MUTATIONS are names of ``mutations.py``, joined with commas; an argument follows a colon.
 The server is a fork of this process, so what is changed here is changed there, too.
@@ -17,6 +17,9 @@ from typing import Any
 
 from tests.rules import mutations
 
+AGENT = "farwatch.agent"
+"""`farwatch unmount` knows an agent by it."""
+
 
 def run_mount(names: str, arguments: list[str]) -> None:
     from farwatch.cli import app
@@ -25,7 +28,7 @@ def run_mount(names: str, arguments: list[str]) -> None:
     class MutatedAgent(subprocess.Popen[bytes]):
         def __init__(self, command: Sequence[str], **options: Any) -> None:
             super().__init__(
-                [sys.executable, "-P", __file__, "agent", names, *command[4:]], **options
+                [sys.executable, "-P", __file__, AGENT, names, *command[4:]], **options
             )
 
     mutations.apply(names, mutations.SERVER)
@@ -44,4 +47,4 @@ def run_agent(names: str, arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     role, names, *rest = sys.argv[1:]
-    {"mount": run_mount, "agent": run_agent}[role](names, rest)
+    {"mount": run_mount, AGENT: run_agent}[role](names, rest)

@@ -280,7 +280,7 @@ def _is_agent(pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"agent" in words or b"farwatch.agent" in words
+    return b"farwatch.agent" in words
 
 
 def run(*command: str) -> int:

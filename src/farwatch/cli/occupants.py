@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from farwatch.linux.mounts import MountInfo
 
-_AGENT = b"farwatch.agent"
-"""The module that `farwatch mount` starts."""
+_AGENTS = frozenset((b"farwatch.agent", b"farwatch-agent.pyz"))
+"""The module that `farwatch mount` starts, and the file that it is as well."""
+_AGENT_COMMAND = (b"farwatch", b"agent")
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
@@ -43,8 +45,14 @@ def occupants(mount: MountInfo, proc: Path = Path("/proc")) -> list[Occupant]:
             if how is not None:
                 command = (entry / "comm").read_text(errors="replace").strip()
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                found.append(Occupant(int(entry.name), command, how, _AGENT in arguments))
+                found.append(Occupant(int(entry.name), command, how, is_agent(arguments)))
     return found
+
+
+def is_agent(arguments: Sequence[bytes]) -> bool:
+    """Whether a process that was started so is an agent, by whichever of its names."""
+    names = [os.path.basename(argument) for argument in arguments]
+    return not _AGENTS.isdisjoint(names) or _AGENT_COMMAND in pairwise(names)
 
 
 def _uses(process: Path, mount: MountInfo) -> Iterator[str]:
