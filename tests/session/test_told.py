@@ -275,6 +275,36 @@ def test_but_not_one_that_the_client_has_removed(kernel: Kernel, agent: Agent) -
         kernel.lookup(b"n%d" % directory, 2, **mark)
 
 
+def test_what_was_looked_at_before_a_move_is_not_on_the_way_after_it(
+    kernel: Kernel, agent: Agent
+) -> None:
+    """A step that looks is not known to be done until its batch is."""
+    disk = kernel.disk
+    first, second = disk.do_mkdir("a"), disk.do_mkdir("b")
+    a, b = kernel.lookup("a").node, kernel.lookup("b").node
+    old, new = disk.place("a"), disk.place("b")
+    disk.do_rename("a", "b", EXCHANGE)
+    made = disk.do_file("b/x")
+    # Before it is told: so the agent has to look at what it exchanges.
+    assert kernel.lookup("b").node == a
+    kernel.deliver(
+        Change(Kind.EXCHANGE, old, first.key, True, new, second.key),
+        Change(Kind.CREATE, disk.place("b/x"), made.key),
+    )
+    batch = agent.wait()
+    assert batch is not None
+    *looks, exchange, make = range(batch.sequence, batch.sequence + len(batch.steps))
+    assert looks
+    mark = {"uid": FIRST_UID + exchange, "pid": agent.pid}
+    assert kernel.lookup("a", **mark).node == a
+    assert kernel.lookup("b", **mark).node == b
+    kernel.rename("a", "b", flags=EXCHANGE, **mark)
+    # The way to the directory, where its name was evicted (agent/paths.py).
+    mark = {"uid": FIRST_UID + make, "pid": agent.pid}
+    assert kernel.lookup("b", **mark).node == a
+    assert kernel.mknod("x", directory=a, **mark)
+
+
 def test_a_further_link_is_not_counted_before_its_replay(kernel: Kernel, agent: Agent) -> None:
     disk = kernel.disk
     disk.do_file("x")

@@ -129,13 +129,16 @@ class InOrder:
         """The step that is armed for a name and by which what is under way may be answered.
 
         That is the first that changes the name: until that is done it holds the same for
-        those before it, some of which are never known to be done.  Cancelled steps only if
-        there is no other.
+        those before it, some of which are never known to be done: when a later one is begun
+        they are.  Cancelled steps only if there is no other.
         """
+        begun = self._begun()
         replays = [
             replay
             for replay in self._view.pending.get((directory, name), ())
-            if not replay.done and self.armed.get(replay.sequence) is replay
+            if not replay.done
+            and self.armed.get(replay.sequence) is replay
+            and (replay.sequence - begun) % SEQUENCES < SEQUENCES // 2
         ]
         if not replays:
             return None

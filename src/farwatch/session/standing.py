@@ -13,7 +13,7 @@ from collections.abc import Callable
 from stat import S_IFDIR
 
 from farwatch.abi.control import HIDDEN_ID
-from farwatch.abi.steps import Op
+from farwatch.abi.steps import ABOUT_NAMES, Op
 from farwatch.events import Key, Place
 from farwatch.export.nodes import ROOT_ID, Node
 from farwatch.session.replay import AT, CREATES, Replay, Where
@@ -85,12 +85,21 @@ class Standing:
 def held(view: View, directory: int, name: bytes) -> tuple[bool, Node | None]:
     """What the client's kernel holds under a name of which a replay is on its way.
 
-    False if none is.
+    False if none is.  What looks, pins or opens does not change the name, and is not always known
+    to be done: behind what does, it says nothing of what is held by then.
     """
-    for replay in view.pending.get((directory, name), ()):
-        if not (replay.done or replay.cancelled):
+    coming = [
+        replay
+        for replay in view.pending.get((directory, name), ())
+        if not (replay.done or replay.cancelled)
+    ]
+    for replay in coming:
+        if replay.op in ABOUT_NAMES:
             return True, _before(replay, directory, name)
-    return False, None
+    at = view.nodes.by_id.get(directory)
+    if not coming or at is None:
+        return False, None
+    return True, view.nodes.child(at, name)
 
 
 def _before(replay: Replay, directory: int, name: bytes) -> Node | None:
