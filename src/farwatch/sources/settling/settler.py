@@ -67,7 +67,7 @@ class Settler:
         Then it is too early for ``flush``.  ``at`` looks at the disk, ``told`` is as for
         settle().
         """
-        return exchanges.awaited(self.held, at, told)
+        return exchanges.awaited(self.held, at, self._occupant(told))
 
     def places(self, records: Sequence[Record]) -> set[Place]:
         """The names whose state on the disk settle() has to be told.
@@ -107,7 +107,8 @@ class Settler:
             disk = {**self._held_disk, **disk}
             self.held, self._held_disk, self.awaits_count = [], {}, False
         if not flush:
-            is_half = exchanges.ends_in_half(records, disk, told, self._memory.own)
+            occupant = self._occupant(told)
+            is_half = exchanges.ends_in_half(records, disk, occupant, self._memory.own)
             if is_half or (not was_held and self._ends_in_replacing(records, told)):
                 self.held, self._held_disk = list(records), dict(disk)
                 self.awaits_count = not is_half
@@ -116,6 +117,19 @@ class Settler:
         if flush:
             self._memory.expect_nothing()
         return changes
+
+    def _occupant(self, told: Callable[[Place], Holder]) -> Callable[[Place], Holder]:
+        """What a name may hold to which something is renamed: to wait in vain does no harm."""
+        believed = self._memory.believed
+
+        def occupant(place: Place) -> Holder:
+            holder = told(place)
+            if holder is UNKNOWN:
+                key = believed(place)
+                return UNKNOWN if key is None else key
+            return holder
+
+        return occupant
 
     def _ends_in_replacing(
         self, records: Sequence[Record], told: Callable[[Place], Holder]
