@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,6 +115,28 @@ def test_but_not_for_ever(kernel: Kernel, agent: Agent, queue: Queue, piped: Pip
         piped.deliver(flush=True)
         flushes += 1
         assert flushes < 1000
+    assert not kernel.session.delivery.is_idle
+
+
+def test_nobody_waits_for_what_concerns_others(
+    kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline
+) -> None:
+    """They may never rest: a count that nothing explains is told when it is due all the same."""
+    prepared(kernel, piped)
+    key = kernel.disk.at("x").key
+    queue.records.append(Record(int(Mask.ATTRIB), STRANGER, None, key))
+    piped.deliver()
+    first = piped.due
+    assert first is not None
+    somewhere = Place(b"in nothing of this", b"w")
+    while time.monotonic() < first:
+        assert kernel.session.delivery.is_idle
+        queue.records.append(Record(int(Mask.MODIFY), STRANGER + 1, somewhere, b"other"))
+        piped.deliver()
+        assert piped.due in (first, None)
+    queue.records.append(Record(int(Mask.MODIFY), STRANGER + 1, somewhere, b"other"))
+    piped.deliver()
+    assert piped.due is None
     assert not kernel.session.delivery.is_idle
 
 

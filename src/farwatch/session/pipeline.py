@@ -75,7 +75,7 @@ class Pipeline:
         number = session.client
         session.client_of = client_of or (lambda thread: number if thread in own else 0)
         self._settler = self._new_settler(None)
-        self._is_reading = False
+        self._is_reading = self._has_come = False
         self._half_held = 0
         self._upkeep = Upkeep(session, source, session.export, self._read_by_anybody)
         self.due: float | None = None
@@ -89,21 +89,28 @@ class Pipeline:
     def deliver(self, *, flush: bool = False) -> None:
         """Deliver what the source has; for a thread that waits for it in its own way.
 
-        ``flush`` says that nothing came until ``due``.
+        ``flush`` says that nothing came until ``due``; that nothing came that concerns the
+        client is found here.
         """
         try:
-            self._batch(flush and not self._awaits_half())
+            self._batch(flush)
         except Exception:
             log.exception("a batch of events could not be delivered")
             self.gap("events could not be delivered")
-        self.due = None
-        if self._settler.carrying:
-            patience = _COUNT_SECONDS if self._settler.awaits_count else _FLUSH_SECONDS
-            self.due = time.monotonic() + patience
+        self.due = self._next_due()
         # Last of all: the agent may share the CPU, and starts when this thread waits.
         self.answer()
         if self._session.has_notice:
             self.notify()
+
+    def _next_due(self) -> float | None:
+        if not self._settler.carrying:
+            return None
+        now = time.monotonic()
+        if not self._has_come and self.due is not None and now < self.due:
+            # What concerns nobody is no reason to wait for longer: there may be no end of it.
+            return self.due
+        return now + (_COUNT_SECONDS if self._settler.awaits_count else _FLUSH_SECONDS)
 
     def _awaits_half(self) -> bool:
         if not self._settler.held or not self._settler.awaits_half(self._at, self._told):
@@ -214,6 +221,10 @@ class Pipeline:
         """Whether everything is told that had happened when this began."""
         settler = self._settler
         records = self._intake.begin()
+        self._has_come = bool(records)
+        if not records and self.is_due and not self._source.queued():
+            flush = True
+        flush = flush and not self._awaits_half()
         # One event that was read at once is what somebody waits for; it needs no more.
         changes = settler.lone(records[0]) if len(records) == 1 else None
         own: frozenset[Place] = frozenset()

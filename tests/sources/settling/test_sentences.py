@@ -362,6 +362,17 @@ class TestAcrossBatches:
         assert told_of(settler, "DELETE x i") == ["DELETE x i"]
         assert not settler.carrying
 
+    @pytest.mark.parametrize(("thread", "most"), [(0, 64), (1, 1024)])
+    def test_but_not_while_others_go_on_for_ever(self, thread: int, most: int) -> None:
+        settler = Settler()
+        assert told_of(settler, f"ATTRIB - i @{thread}") == []
+        others = 0
+        while "ATTRIB - i (linked)" not in told_of(settler, "MODIFY w m @2"):
+            others += 1
+            assert others < most
+        assert others > most // 2
+        assert not settler.carrying
+
     def test_and_a_link_that_explains_it_is_marked(self) -> None:
         settler = Settler()
         assert told_of(settler, "ATTRIB - i") == []

@@ -25,7 +25,9 @@ from farwatch.sources.settling.names import UNKNOWN, Unknown
 from farwatch.sources.settling.telling import Telling
 
 _MOST_BETWEEN: Final = 64
-"""Records of others between a link count and what explains it."""
+"""Records between a link count and what explains it, if nobody knows of which threads they are."""
+_MOST_BESIDE: Final = 1024
+"""The same of other threads, while that of the count is seen no more."""
 _BESIDE: Final = MIDLIFE & ~ATTRIB
 _ANY: Final = b""
 _ANY_DIRECTORY: Final = b"/"
@@ -179,7 +181,7 @@ class Nameless:
                 waits &= ~ATTRIB
                 memory.perhaps_replaced.discard((thread, node))
             elif not flush and self._may_be_explained(
-                thread, node, carried, last.get(thread, index) <= index
+                thread, node, carried, not thread or last.get(thread, index) <= index
             ):
                 memory.carried[thread, node] = carried
                 continue
@@ -220,16 +222,15 @@ class Nameless:
     def _may_be_explained(self, thread: int, node: Key, carried: Carried, is_last: bool) -> bool:
         """Whether the thread has not gone on since: its very next event may explain it.
 
-        Of a thread that is not known nobody can say: a source that is never empty for long would
-        put its link counts off for ever.
+        A source that is never empty for long would put it off for ever, for the thread may do
+        nothing more, or not be known.
         """
         if thread in self._memory.own:
             return False
         if not carried.waits & ATTRIB and node in self._memory.departed:
             return False
-        if thread:
-            return is_last
-        return bool(carried.waits & DELETE_SELF) or carried.age < _MOST_BETWEEN
+        most = _MOST_BESIDE if thread else _MOST_BETWEEN
+        return is_last and (bool(carried.waits & DELETE_SELF) or carried.age < most)
 
     def _tell(self, node: Key, waits: int, thread: int, *, before_name: bool = False) -> None:
         is_dir = bool(waits & ISDIR)
