@@ -89,17 +89,27 @@ class Reading:
             walk.walk(take())
         self._resolve(walk, take)
         walk.give_up_halves()
-        died = self._burial.bury(walk.counted, walk.away)
-        if died:
-            fresh = take()
-            walk.walk([one for one in fresh if not is_end_of(one, died)])
-            walk.insert_ends(one for one in fresh if is_end_of(one, died))
-            self._resolve(walk, take)
+        died = self._bury(walk, take)
         drafts = self._unheard.with_ends(walk.drafts)
         self._place_attributes(drafts, died)
         records = [draft.record(self._tenants) for draft in drafts]
         self._tenants.close()
         return records
+
+    def _bury(self, walk: Walk, take: Callable[[], list[Heard]]) -> set[Key]:
+        """Let go of what has no name left, and of what loses it while the ends are read."""
+        died: set[Key] = set()
+        for left in reversed(range(_ROUNDS)):
+            newly = self._burial.bury(walk.counted, walk.away)
+            died |= newly
+            if not newly or not left:
+                # What was let go of last is heard of in a batch to come.
+                break
+            fresh = take()
+            walk.walk([one for one in fresh if not is_end_of(one, died)])
+            walk.insert_ends(one for one in fresh if is_end_of(one, died))
+            self._resolve(walk, take)
+        return died
 
     def _is_half_told(self, last: Heard) -> bool:
         """Whether the next event will tell of which node this is; see walking.py."""
