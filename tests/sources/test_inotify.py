@@ -13,6 +13,7 @@ import pytest
 from farwatch.events import READING, Mask, Place
 from farwatch.export.attributes import SetAttr
 from farwatch.linux.files import RENAME_EXCHANGE, renameat2
+from farwatch.sources.inotify.heard import Heard
 from tests.sources.followed import Followed, Told, following
 
 CREATE, DELETE, MODIFY, ATTRIB = Mask.CREATE, Mask.DELETE, Mask.MODIFY, Mask.ATTRIB
@@ -449,3 +450,26 @@ def test_what_failed_claims_nothing(tree: Followed) -> None:
     (tree.path / "a").write_bytes(b"")
     (tree.path / "a").unlink()
     assert not any(told.own for told in tree.heard())
+
+
+def test_what_is_removed_while_the_end_of_another_is_read(
+    tree: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export lets go of it as well, or its end would wait for the client to forget it."""
+    for name in "ab":
+        (tree.path / name).write_bytes(b"")
+    tree.records()
+    keys = {tree.know("a"), tree.know("b")}
+    take, calls = tree.source._take, 0
+
+    def take_later() -> list[Heard]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            (tree.path / "b").unlink()
+        return take()
+
+    monkeypatch.setattr(tree.source, "_take", take_later)
+    (tree.path / "a").unlink()
+    found = tree.records()
+    assert {record.node for record in found if record.mask & DELETE_SELF} == keys
