@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain, repeat
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +137,28 @@ def test_nobody_waits_for_what_concerns_others(
         piped.deliver()
         assert piped.due in (first, None)
     queue.records.append(Record(int(Mask.MODIFY), STRANGER + 1, somewhere, b"other"))
+    piped.deliver()
+    assert piped.due is None
+    assert not kernel.session.delivery.is_idle
+
+
+def test_nor_if_it_falls_due_while_a_batch_is_read(
+    kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(kernel, piped)
+    key = kernel.disk.at("x").key
+    queue.records.append(Record(int(Mask.ATTRIB), STRANGER, None, key))
+    piped.deliver()
+    first = piped.due
+    assert first is not None
+    moments = chain([first - 0.001], repeat(first + 0.001))
+    with monkeypatch.context() as meanwhile:
+        clock = SimpleNamespace(monotonic=lambda: next(moments), time_ns=time.time_ns)
+        meanwhile.setattr("farwatch.session.pipeline.time", clock)
+        piped.deliver()
+    assert piped.due == first
+    while time.monotonic() < first:
+        pass
     piped.deliver()
     assert piped.due is None
     assert not kernel.session.delivery.is_idle

@@ -92,25 +92,27 @@ class Pipeline:
         ``flush`` says that nothing came until ``due``; that nothing came that concerns the
         client is found here.
         """
+        # Asked once: what falls due while the batch is read has not been looked at in it.
+        is_due = self.is_due
         try:
-            self._batch(flush)
+            self._batch(flush, is_due)
         except Exception:
             log.exception("a batch of events could not be delivered")
             self.gap("events could not be delivered")
-        self.due = self._next_due()
+        self.due = self._next_due(is_due)
         # Last of all: the agent may share the CPU, and starts when this thread waits.
         self.answer()
         if self._session.has_notice:
             self.notify()
 
-    def _next_due(self) -> float | None:
+    def _next_due(self, was_due: bool) -> float | None:
         if not self._settler.carrying:
             return None
-        now = time.monotonic()
-        if not self._has_come and self.due is not None and now < self.due:
+        if not self._has_come and self.due is not None and not was_due:
             # What concerns nobody is no reason to wait for longer: there may be no end of it.
             return self.due
-        return now + (_COUNT_SECONDS if self._settler.awaits_count else _FLUSH_SECONDS)
+        wait = _COUNT_SECONDS if self._settler.awaits_count else _FLUSH_SECONDS
+        return time.monotonic() + wait
 
     def _awaits_half(self) -> bool:
         if not self._settler.held or not self._settler.awaits_half(self._at, self._told):
@@ -169,7 +171,7 @@ class Pipeline:
             or self._source.queued() > 0
         )
 
-    def _batch(self, flush: bool) -> None:
+    def _batch(self, flush: bool, is_due: bool) -> None:
         session = self._session
         if self._upkeep.is_comparing:
             self._upkeep.note()
@@ -184,7 +186,7 @@ class Pipeline:
                 self._subscription = session.subscription
                 self._settler = self._new_settler(self._subscription)
         try:
-            is_all = self._settle_and_plan(flush)
+            is_all = self._settle_and_plan(flush, is_due)
         finally:
             with session.view.lock:
                 session.view.drains.end()
@@ -217,12 +219,12 @@ class Pipeline:
         """Whether nobody was told of the directory: what it holds may be known by another name."""
         return place.directory not in self._session.view.nodes.by_key
 
-    def _settle_and_plan(self, flush: bool) -> bool:
+    def _settle_and_plan(self, flush: bool, is_due: bool) -> bool:
         """Whether everything is told that had happened when this began."""
         settler = self._settler
         records = self._intake.begin()
         self._has_come = bool(records)
-        if not records and self.is_due and not self._source.queued():
+        if not records and is_due and not self._source.queued():
             flush = True
         flush = flush and not self._awaits_half()
         # One event that was read at once is what somebody waits for; it needs no more.
