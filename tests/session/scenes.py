@@ -136,6 +136,26 @@ def linked(kernel: Kernel, agent: Agent) -> Scene:
     return Scene(kernel, agent, batch, batch.mark(LINK), exact, b"x", lambda: kernel.unlink("x"))
 
 
+def exchanged_and_seen(kernel: Kernel) -> tuple[int, int]:
+    """Directories ``a`` and ``b`` are exchanged, and a file x is made in what is ``b`` now.
+
+    The client looks at ``b`` before it is told, so the agent has to look at what it exchanges.
+    Gives the nodes that were told as ``a`` and ``b`` before.
+    """
+    disk = kernel.disk
+    first, second = disk.do_mkdir("a"), disk.do_mkdir("b")
+    a, b = kernel.lookup("a").node, kernel.lookup("b").node
+    disk.do_rename("a", "b", EXCHANGE)
+    made = disk.do_file("b/x")
+    assert kernel.lookup("b").node == a
+    old, new = disk.place("a"), disk.place("b")
+    kernel.deliver(
+        Change(Kind.EXCHANGE, old, first.key, True, new, second.key),
+        Change(Kind.CREATE, disk.place("b/x"), made.key),
+    )
+    return a, b
+
+
 def touched(kernel: Kernel, agent: Agent) -> Scene:
     disk = kernel.disk
     inode = disk.do_file("x", b"precious")

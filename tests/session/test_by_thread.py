@@ -18,15 +18,22 @@ from tests.session import kernel as k
 from tests.session.kernel import ROOT, Batch, Refused, setattr_body
 from tests.session.memory import MemoryDisk
 from tests.session.ordinary import OrdinaryAgent, OrdinaryKernel, Process, hello_if_none
-from tests.session.scenes import SCENES, Exact, Scene, Untouched, batch_of, refused
+from tests.session.scenes import (
+    EXCHANGE,
+    SCENES,
+    Exact,
+    Scene,
+    Untouched,
+    batch_of,
+    exchanged_and_seen,
+    refused,
+)
 
 NO_UID = 0xFFFFFFFF
 MODIFY = 1 << 5 | 1 << 8 | 1 << 10
 """FATTR_MTIME, FATTR_MTIME_NOW, FATTR_CTIME (fuse.h)."""
 MKNOD, RENAME, LOOK = 1, 7, 14
 """abi/control.py"""
-EXCHANGE = 2
-"""RENAME_EXCHANGE of linux/fs.h."""
 
 
 @pytest.fixture
@@ -275,18 +282,7 @@ def test_what_was_looked_at_before_a_move_is_not_where_it_was_after_it(
     kernel: OrdinaryKernel, agent: OrdinaryAgent
 ) -> None:
     """A step that looks is never known to be done, but it is when the next one is."""
-    disk = kernel.disk
-    first, second = disk.do_mkdir("a"), disk.do_mkdir("b")
-    a, b = kernel.lookup("a").node, kernel.lookup("b").node
-    old, new = disk.place("a"), disk.place("b")
-    disk.do_rename("a", "b", EXCHANGE)
-    made = disk.do_file("b/x")
-    # Before it is told: so the agent has to look at what it exchanges.
-    assert kernel.lookup("b").node == a
-    kernel.deliver(
-        Change(Kind.EXCHANGE, old, first.key, True, new, second.key),
-        Change(Kind.CREATE, disk.place("b/x"), made.key),
-    )
+    a, b = exchanged_and_seen(kernel)
     batch = batch_of(agent)
     assert [step.op for step in batch.steps][-2:] == [RENAME, MKNOD]
     assert LOOK in [step.op for step in batch.steps]

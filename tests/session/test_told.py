@@ -10,9 +10,9 @@ from farwatch.events import Change, Key, Kind
 from farwatch.session import view
 from tests.session.kernel import FIRST_UID, ROOT, Agent, Kernel, Refused
 from tests.session.memory import MemoryDisk
+from tests.session.scenes import EXCHANGE, batch_of, exchanged_and_seen
 
 UNLINK, RMDIR, RENAME_OP, TOUCH, MKNOD_OP, PIN = 5, 6, 7, 8, 1, 12
-EXCHANGE = 2
 LOOK, AGAIN = 14, 1
 
 
@@ -279,20 +279,8 @@ def test_what_was_looked_at_before_a_move_is_not_on_the_way_after_it(
     kernel: Kernel, agent: Agent
 ) -> None:
     """A step that looks is not known to be done until its batch is."""
-    disk = kernel.disk
-    first, second = disk.do_mkdir("a"), disk.do_mkdir("b")
-    a, b = kernel.lookup("a").node, kernel.lookup("b").node
-    old, new = disk.place("a"), disk.place("b")
-    disk.do_rename("a", "b", EXCHANGE)
-    made = disk.do_file("b/x")
-    # Before it is told: so the agent has to look at what it exchanges.
-    assert kernel.lookup("b").node == a
-    kernel.deliver(
-        Change(Kind.EXCHANGE, old, first.key, True, new, second.key),
-        Change(Kind.CREATE, disk.place("b/x"), made.key),
-    )
-    batch = agent.wait()
-    assert batch is not None
+    a, b = exchanged_and_seen(kernel)
+    batch = batch_of(agent)
     *looks, exchange, make = range(batch.sequence, batch.sequence + len(batch.steps))
     assert looks
     mark = {"uid": FIRST_UID + exchange, "pid": agent.pid}
