@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -240,8 +241,10 @@ def test_what_it_has_kept_for_the_old_server_is_let_go(area: Area, pyz: Path) ->
 
 def kept(agent: Process) -> list[str]:
     """What it has open besides directories, pipes and the like, as seen in its clone."""
-    directory = f"/proc/{agent.pid}/fd"
-    links = [os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)]
+    links = []
+    for fd in Path(f"/proc/{agent.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # It closes what it does not need meanwhile.
+            links.append(str(fd.readlink()))
     return [link for link in links if link.endswith("/held")]
 
 

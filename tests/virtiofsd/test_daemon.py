@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from farwatch.abi.vhost_user import Protocol, Request
+from tests.linux.areas import tmpfs
 from tests.mounting.mounted import wait_until
 from tests.session.kernel import LOOKUP, Refused, checked, entry_of, request
 from tests.virtiofsd.daemon import Area, end
@@ -276,8 +277,8 @@ def test_wait_is_answered_within_a_second_of_silence(area: Area) -> None:
 
 
 def test_it_sleeps_without_an_agent(area: Area) -> None:
-    """The thread that serves does; the other is woken by whatever the file system does."""
-    with area.serving() as process, area.guest() as guest:
+    """On a file system of its own: what others do to theirs would wake it."""
+    with tmpfs() as area.src, area.serving() as process, area.guest() as guest:
         guest.init()
 
         def switches() -> int:

@@ -57,6 +57,7 @@ AT_STATX_DONT_SYNC = 0x4000
 STATX_BASIC_STATS = 0x000007FF
 STATX_BTIME = 0x00000800
 STATX_MNT_ID = 0x00001000
+STATX_MNT_ID_UNIQUE = 0x00004000
 STATX_ATTR_MOUNT_ROOT = 0x00002000
 
 _SECOND = 1_000_000_000
@@ -173,7 +174,7 @@ class Statx(NamedTuple):
     """What is used of ``struct statx``; times in ns since the epoch.
 
     ``mask`` tells which are true: ``btime`` is 0 without STATX_BTIME in it,
-    ``mount_id`` without STATX_MNT_ID.
+    ``mount_id`` without STATX_MNT_ID or, then of the other kind, STATX_MNT_ID_UNIQUE.
     """
 
     mask: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import struct
@@ -16,6 +17,7 @@ from farwatch.linux.files import (
     AT_STATX_DONT_SYNC,
     STATX_ATTR_MOUNT_ROOT,
     STATX_MNT_ID,
+    STATX_MNT_ID_UNIQUE,
     statx,
 )
 from farwatch.linux.libc import (
@@ -63,7 +65,13 @@ _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 
+_STATMOUNT_MNT_BASIC = 0x2
+
 _MOUNT_ATTR = struct.Struct("=QQQQ")
+_MNT_ID_REQ = struct.Struct("=I4xQQ")
+"""``struct mnt_id_req`` of linux/mount.h, as it was first: its size, the mount, what is asked."""
+_STATMOUNT_SIZE = 512
+"""Bytes of ``struct statmount`` without strings."""
 
 _mount = declare(
     "mount",
@@ -89,6 +97,7 @@ _fsmount = syscall(432, 432, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _mount_setattr = syscall(
     442, 442, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_char_p, ctypes.c_size_t
 )
+_statmount = syscall(457, 457, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint)
 
 
 def mount(
@@ -195,6 +204,38 @@ def statx_mount_id(fd: int) -> int:
     """
     flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
     return statx(fd, flags=flags, mask=STATX_MNT_ID).mount_id
+
+
+class MountId(NamedTuple):
+    """A mount's two ids, statx(2).
+
+    ``number`` is that of mountinfo: another mount is given it, often the very next one, when
+    this one has gone.  ``unique`` is never given again; 0 before Linux 6.8, which has none.
+    """
+
+    number: int
+    unique: int
+
+
+def statx_mount_ids(fd: int) -> MountId:
+    """Both ids of the mount that ``fd`` is on (Linux 5.8).  No server is asked."""
+    flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
+    status = statx(fd, flags=flags, mask=STATX_MNT_ID_UNIQUE)
+    unique = status.mount_id if status.mask & STATX_MNT_ID_UNIQUE else 0
+    return MountId(statx_mount_id(fd), unique)
+
+
+def is_attached(mount: MountId) -> bool | None:
+    """Whether the mount is in this namespace, statmount(2); None if the kernel does not say."""
+    if not mount.unique:
+        return None
+    request = _MNT_ID_REQ.pack(_MNT_ID_REQ.size, mount.unique, _STATMOUNT_MNT_BASIC)
+    answer = ctypes.create_string_buffer(_STATMOUNT_SIZE)
+    try:
+        _statmount(request, answer, _STATMOUNT_SIZE, 0)
+    except OSError as error:
+        return False if error.errno == errno.ENOENT else None
+    return True
 
 
 def is_mount_root(fd: int) -> bool:

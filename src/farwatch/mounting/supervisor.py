@@ -228,19 +228,26 @@ class Supervisor:
     def _finish(self) -> int:
         """The server has ended, or will: take away what is left."""
         code = self._server.wait()
-        is_left = False
-        if (where := self._where()) is not None:
-            try:
-                self._umount(lazy=True)
-            except OSError as error:
-                reason = error.strerror
-                log.error("%s is left without a server: %s", os.fsdecode(where), reason)
-                is_left = True
+        is_left = not self._take_away()
         self._agent.end()
         self._reap()
         if code and not self._is_leaving:
             log.error("the server ended unexpectedly (%s)", ending(code))
         return 1 if is_left or (code and not self._is_leaving) else 0
+
+    def _take_away(self) -> bool:
+        """A mount whose server has ended, if it is there still; whether it is not any more."""
+        place = self._mount.place
+        try:
+            if place is not None:
+                place.unmount_dead()
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return True
+            where = os.fsdecode(self._where() or self._mount.paths.target)
+            log.error("%s is left without a server: %s", where, error.strerror)
+            return False
+        return True
 
     def _reap(self) -> None:
         self._server.close()

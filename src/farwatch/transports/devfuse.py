@@ -44,8 +44,8 @@ class DevFuse(Closable):
 
     def mount(
         self, source: bytes, target: bytes, attributes: int = 0, *, synchronous: bool = False
-    ) -> int:
-        """Mounts this connection at ``target``; the mount's id.  Raises OSError as mount(2) does.
+    ) -> mounts.MountId:
+        """Mounts this connection at ``target``; the mount's ids.  Raises OSError as mount(2) does.
 
         Everybody may use it (``allow_other``), and the kernel checks permissions
         (``default_permissions``).  ``attributes`` (MOUNT_ATTR_… bits) are those of the mount
@@ -70,7 +70,7 @@ class DevFuse(Closable):
         mount = mounts.fsmount(fstype, options, attributes)
         try:
             mounts.move_mount(mount, target)
-            return mounts.statx_mount_id(mount)
+            return mounts.statx_mount_ids(mount)
         finally:
             os.close(mount)
 
