@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def says(path: Path, text: str) -> bool:
         return False
 
 
+def shows(directory: Path, name: str) -> bool:
+    """Whether a directory has one name; what is mounted there may be going away."""
+    try:
+        return os.listdir(directory) == [name]
+    except OSError:
+        return False
+
+
 def is_empty(directory: Path) -> bool:
     """Whether nothing is in a directory; what is mounted there may be going away."""
     try:
@@ -65,6 +74,20 @@ CHANGED = (
     (Mask.MOVED_TO, "old"),
     (Mask.DELETE, "old"),
 )
+
+
+def test_one_that_takes_the_place_of_another_at_once(area: Area, host: Mounting) -> None:
+    """The kernel gives it the same number."""
+    below = host.tmpfs(area.src / "below")
+    (below / "first").touch()
+    with area.mounted():
+        assert os.listdir(area.mnt / "below") == ["first"]
+        for number in range(5):
+            host.unmount(below)
+            host.tmpfs(below)
+            (below / f"next-{number}").touch()
+            wait_until(partial(shows, area.mnt / "below", f"next-{number}"), "the next one")
+        assert_all_is_shown(area)
 
 
 def test_a_submount_is_shown_and_heard(area: Area, host: Mounting) -> None:

@@ -39,8 +39,14 @@ _BENEATH = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _AGAIN_SECONDS = 1.0
 """After which a server is told that could not be told at once."""
-_NONE = -1
-"""The id of no mount: what the server has at a path is not there any more."""
+_Known = tuple[int, int, bytes]
+"""A mount by its number, its file system's, and what of that is mounted.
+
+The number alone is not enough: what is mounted next is given that of what was unmounted.  As
+long as the server has a clone, nobody is given the number of its file system.
+"""
+_NONE: _Known = (-1, 0, b"")
+"""No mount: what the server has at a path is not there any more."""
 _NOT_FOLLOWED = frozenset(
     b"autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl mqueue"
     b" nsfs proc pstore rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
@@ -57,10 +63,10 @@ class HostSubmounts(Closable):
         self._source = paths.source
         """Where SRC is by now; it may have been renamed."""
         self._server = 0
-        self._told: dict[bytes, int] = {}
-        """The mount (its id) at each path below SRC."""
-        self._refused: set[int] = set()
-        """Mounts of which no clone can be had, by their ids: that is said once."""
+        self._told: dict[bytes, _Known] = {}
+        """The mount at each path below SRC."""
+        self._refused: set[_Known] = set()
+        """Mounts of which no clone can be had: that is said once."""
         self._mine, self.servers = pair()
         self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -115,20 +121,21 @@ class HostSubmounts(Closable):
     def _differences(self) -> Iterator[Arrived | Gone]:
         """What the server is to be told; taken for told when it is given out."""
         found = self._present()
-        there = {mount.mount_id: path for path, mount in found.items()}
+        there = {_known(mount): path for path, mount in found.items()}
+        self._refused.intersection_update(there)
         for path in sorted(self._told, key=_depth, reverse=True):
-            mount_id = self._told[path]
-            if there.get(mount_id) != path:
+            known = self._told[path]
+            if there.get(known) != path:
                 del self._told[path]
-                if mount_id not in there:
+                if known not in there:
                     yield Gone(path)
         for path in sorted(found, key=_depth):
             mount = found[path]
-            if path in self._told or mount.mount_id in self._refused:
+            if path in self._told or _known(mount) in self._refused:
                 continue
             tree = self._clone(path, mount)
             if tree is not None:
-                self._told[path] = mount.mount_id
+                self._told[path] = _known(mount)
                 yield Arrived(path, mount.fstype, mount.mount_id, tree)
 
     def _present(self) -> dict[bytes, MountInfo]:
@@ -178,7 +185,7 @@ class HostSubmounts(Closable):
             # What the host mounts there from now on would come along by itself.
             mounts.mount_setattr(tree, 0, 0, recursive=False, propagation=mounts.MS_PRIVATE)
         except OSError as error:
-            self._refused.add(mount.mount_id)
+            self._refused.add(_known(mount))
             log.warning(
                 "%s: what is mounted there is not shown: %s",
                 os.fsdecode(mount.mount_point),
@@ -224,6 +231,10 @@ def visible(directory: bytes, base: int, everything: Sequence[MountInfo]) -> dic
         if mount.parent_id == under:
             found[path] = mount
     return found
+
+
+def _known(mount: MountInfo) -> _Known:
+    return mount.mount_id, mount.device, mount.root
 
 
 def _under(path: bytes, found: dict[bytes, MountInfo], base: int) -> int:
