@@ -5,8 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # `test` takes less than a quarter of an hour, and is ended after half an hour; a single test is
-# limited by pyproject.toml.
+# limited by pyproject.toml.  Two processes run it: each mount hears of all that is done to the
+# file system of /tmp, so that more of them keep each other busy.
 PYTEST := $(BIN)/python -m pytest
+BESIDE := -n 2 --dist loadfile
 PYTEST_ARGS ?=
 
 export PYTHON
@@ -42,10 +44,10 @@ format: .venv ## let ruff sort imports and format
 	@$(BIN)/ruff format .
 
 test: .venv system-packages ## everything but the long tests (root; else what needs no root)
-	@$(PYTEST) -m "not long" --session-timeout=1800 $(PYTEST_ARGS) </dev/null
+	@$(PYTEST) $(BESIDE) -m "not long" --session-timeout=1800 $(PYTEST_ARGS) </dev/null
 
 test-fast: .venv ## what needs no privileges
-	@$(PYTEST) -m "not long and not root and not guest" $(PYTEST_ARGS) </dev/null
+	@$(PYTEST) $(BESIDE) -m "not long and not root and not guest" $(PYTEST_ARGS) </dev/null
 
 test-long: .venv system-packages ## the long tests
 	@$(PYTEST) -m long --timeout=1800 $(PYTEST_ARGS) </dev/null

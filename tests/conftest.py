@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.kept import Kept
 from tests.stage import FarwatchStage, NativeStage
+from tests.workers import InOrder, Workers
 
 settings.register_profile(
     "farwatch",
@@ -25,14 +26,16 @@ settings.register_profile(
 settings.load_profile("farwatch")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """The modes of new files are part of what is compared; who is ended tidies up.
 
     What is started here is to be ended by signals as anywhere, also below nohup(1).
     """
     os.umask(0o022)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    config.pluginmanager.register(InOrder())
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Workers())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
