@@ -38,6 +38,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from farwatch.linux.mounts import parse_mountinfo
 from tests.conformance.client import Client, LocalClient
 from tests.conformance.watcher import IN_READING, KEPT_DIRECTORY, SENTINEL_WATCH
 
@@ -328,10 +329,10 @@ def fanotify_masks(pid: int) -> Iterator[int]:
                     yield int(found[1], 16)
 
 
-def mounts() -> Mapping[str, str]:
-    """Mount point → device number ``major:minor``, from /proc/self/mountinfo."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    return {words[4]: words[2] for words in map(str.split, lines)}
+def mounts() -> Mapping[str, int]:
+    """Mount point → st_dev, from /proc/self/mountinfo."""
+    entries = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
+    return {os.fsdecode(entry.mount_point): entry.device for entry in entries}
 
 
 def is_mounted(path: Path) -> bool:
@@ -351,5 +352,5 @@ def abort(mount_point: Path, control: Path) -> None:
         ["mount", "-t", "fusectl", "none", str(control)], check=False, capture_output=True
     )
     with contextlib.suppress(OSError):
-        (control / device.partition(":")[2] / "abort").write_text("1")
+        (control / str(os.minor(device)) / "abort").write_text("1")
     subprocess.run(["umount", str(control)], check=False, capture_output=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from farwatch.cli.demo.stage import farwatch_mount
 from farwatch.cli.failure import Failure
-from farwatch.cli.occupants import is_agent, occupants
-from farwatch.cli.unmount import find, resolve
+from farwatch.cli.occupants import Occupant, is_agent, occupants
+from farwatch.cli.unmount import find, resolve, unmount
 from farwatch.linux.mounts import MountInfo, parse_mountinfo, topmost
 from tests.cli.bind import bind_mount
 
@@ -198,6 +200,45 @@ def test_a_mount_in_use_stays_and_lazy_detaches_it(tmp_path: Path) -> None:
         assert topmost(os.fsencode(point), here()) is not None
         assert unmounted("--lazy", point) == (0, "")
         assert topmost(os.fsencode(point), here()) is None
+
+
+@contextmanager
+def in_flight(point: Path) -> Iterator[socket.socket]:
+    """A directory there is open in no process, but on its way to this one."""
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        fd = os.open(point, os.O_RDONLY)
+        socket.send_fds(sender, [b"x"], [fd])
+        os.close(fd)
+        yield receiver
+
+
+@pytest.mark.root
+def test_who_has_let_go_when_looked_for_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with farwatch_mounted(tmp_path) as point, in_flight(point) as receiver:
+
+        def look(mount: MountInfo) -> list[Occupant]:
+            found = occupants(mount)
+            _, fds, _, _ = socket.recv_fds(receiver, 1, 1)
+            for fd in fds:
+                os.close(fd)
+            return found
+
+        monkeypatch.setattr("farwatch.cli.unmount.occupants", look)
+        assert CliRunner().invoke(unmount, [str(point)]).exit_code == 0
+        assert topmost(os.fsencode(point), here()) is None
+
+
+@pytest.mark.root
+def test_but_not_for_ever(tmp_path: Path) -> None:
+    with farwatch_mounted(tmp_path) as point, in_flight(point):
+        assert unmounted(point) == (
+            1,
+            f"farwatch: in use: {point}; end that use, or detach the mount with --lazy\n",
+        )
+        assert topmost(os.fsencode(point), here()) is not None
 
 
 @pytest.mark.root

@@ -109,7 +109,9 @@ class Consumer:
         return count
 
 
-def act(root: Path, script: str, consumer: Consumer | None = None) -> None:
+def act(
+    root: Path, script: str, consumer: Consumer | None = None, pace: float = PACE_SECONDS
+) -> None:
     """Change ``root``, with a pause after each line; ``watches N`` waits for the consumer's.
 
     ``said WORD...`` waits until it has said a line with these in it.
@@ -127,7 +129,7 @@ def act(root: Path, script: str, consumer: Consumer | None = None) -> None:
             consumer.wait_for_line(*words[1:])
         else:
             actor.do(words)
-        time.sleep(PACE_SECONDS)
+        time.sleep(pace)
     actor.release()
 
 

@@ -26,6 +26,9 @@ from farwatch.linux.mounts import (
 from farwatch.transports.devfuse import FSTYPE
 
 _AGENT_SECONDS = 5.0
+_NOBODY_SECONDS = 1.0
+"""How long to try again while nobody is seen to use it: most users are there for a moment, and
+gone when they are looked for."""
 _PAUSE_SECONDS = 0.05
 
 
@@ -45,13 +48,15 @@ def unmount(mountpoint: Path, lazy: bool) -> None:
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
     mount = find(mountpoint, mounts)
     flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
-    deadline = time.monotonic() + _AGENT_SECONDS
+    began = time.monotonic()
     while True:
         try:
             _umount(mount.mount_point, flags)
         except OSError as error:
-            users = occupants(mount) if error.errno == errno.EBUSY else []
-            if time.monotonic() > deadline or not _only_its_agent(users):
+            if error.errno != errno.EBUSY or _below(mount, mounts):
+                raise _refusal(error, mount, mounts, ()) from error
+            users = occupants(mount)
+            if time.monotonic() > began + _patience(users):
                 raise _refusal(error, mount, mounts, users) from error
             if os.geteuid() != 0:
                 _have_let_go(users)
@@ -77,13 +82,19 @@ def _have_let_go(agents: Sequence[Occupant]) -> None:
             os.kill(agent.pid, signal.SIGTERM)
 
 
-def _only_its_agent(users: Sequence[Occupant]) -> bool:
-    """Whether nobody is in the way but the agent, which lets go by itself.
+def _patience(users: Sequence[Occupant]) -> float:
+    """Seconds after which those who are in the way will not let go by themselves.
 
-    For a listener that is told of paths it has files open in the mount that the client
+    For a listener that is told of paths the agent has files open in the mount that the client
     sees, until it finds that the listener has left.
     """
-    return bool(users) and all(user.is_agent for user in users)
+    if not users:
+        return _NOBODY_SECONDS
+    return _AGENT_SECONDS if all(user.is_agent for user in users) else 0.0
+
+
+def _below(mount: MountInfo, mounts: Sequence[MountInfo]) -> list[str]:
+    return [os.fsdecode(each.mount_point) for each in mounts if each.parent_id == mount.mount_id]
 
 
 def find(path: Path, mounts: Sequence[MountInfo]) -> MountInfo:
@@ -125,8 +136,7 @@ def _refusal(
         return Failure("only root and who has mounted it may unmount", where, "try again with sudo")
     if error.errno != errno.EBUSY:
         return Failure(f"cannot unmount ({os.strerror(error.errno or 0)})", where)
-    below = [os.fsdecode(m.mount_point) for m in mounts if m.parent_id == mount.mount_id]
-    if below:
+    if below := _below(mount, mounts):
         return Failure("something is mounted below it", ", ".join(below), "unmount that first")
     named = ", ".join(f"{user.command} (pid {user.pid}: {user.how})" for user in users[:5])
     more = f" and {len(users) - 5} more" if len(users) > 5 else ""
