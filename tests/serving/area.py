@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.mounting.mounted import SECONDS
 from tests.stage import farwatch_command, farwatch_environment
 
@@ -93,6 +95,8 @@ class Area:
                     process.wait(SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
+                    process.wait()
+                    pytest.fail(f"it did not end when it was told to; {self.err.read_text()}")
             process.wait()
             assert process.stdout is not None
             process.stdout.close()

@@ -13,6 +13,7 @@ import pytest
 
 from farwatch.events import Mask
 from farwatch.serving.door import MOST_GREETINGS
+from tests.linux.threads import further_threads, signal_thread
 from tests.mounting.mounted import SECONDS, wait_until
 from tests.serving.area import Area, Running
 from tests.serving.wire import BEGIN, HELLO, OK, Client, Gone, connected, dial, wired
@@ -207,6 +208,14 @@ def test_killed_it_is_noticed_by_all(area: Area) -> None:
     assert area.socket.exists()
     with area.serving() as server:
         assert_serves(server, area)
+
+
+def test_a_signal_ends_it_whichever_thread_it_came_to(area: Area) -> None:
+    """As when it came to the first one a moment before that began to wait."""
+    with area.serving() as server:
+        (thread, *_) = further_threads(server.process.pid)
+        signal_thread(server.process.pid, thread, signal.SIGTERM)
+        assert server.process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

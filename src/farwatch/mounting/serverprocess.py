@@ -15,8 +15,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from farwatch.linux.signals import ENDING
 from farwatch.mounting.server import Unservable
-from farwatch.mounting.signals import ENDING
 from farwatch.serving.refused import Refused
 
 log = logging.getLogger(__name__)

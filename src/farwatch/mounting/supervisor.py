@@ -34,13 +34,13 @@ from typing import Protocol
 from farwatch.agent.endings import Status
 from farwatch.linux import mounts
 from farwatch.linux.processes import any_within, ending, ends_within
+from farwatch.linux.signals import asked_to_end
 from farwatch.mounting import guard
 from farwatch.mounting.agentprocess import AT_ONCE_SECONDS, AgentProcess
 from farwatch.mounting.checks import Paths
 from farwatch.mounting.options import Options
 from farwatch.mounting.place import Place
 from farwatch.mounting.serverprocess import ServerProcess
-from farwatch.mounting.signals import asked_to_end
 from farwatch.serving.refused import Refused
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from farwatch.abi.fsnotify import Dialect
 from farwatch.linux.identity import Who
+from farwatch.linux.signals import asked_to_end
 from farwatch.serving.clients import Clients
 from farwatch.serving.confinement import become_server, settle_memory
 from farwatch.serving.door import Door, Listener
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 MAX_WRITE = 1 << 20
 _BACKLOG = 128
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ROOT = 0
 
 
@@ -85,7 +85,7 @@ class NetworkServer:
                 SharedDirectory(options.directory, readonly=options.read_only)
             )
             listeners = self._listeners(stack)
-            stop = stack.enter_context(_signals())
+            stop = stack.enter_context(asked_to_end())
             become_server()
             shared.enter(is_confined=options.is_confined)
             source = stack.enter_context(shared.watch(silence=False))
@@ -98,7 +98,8 @@ class NetworkServer:
             thread.start()
             stack.callback(thread.join)
             stack.callback(clients.stop)
-            stack.callback(os.eventfd_write, stop, 1)
+            # Whatever has ended it.
+            stack.callback(signal.raise_signal, signal.SIGTERM)
             for listener in listeners:
                 if isinstance(listener.socket, ListeningSocket):
                     listener.socket.write_pid()
@@ -224,20 +225,3 @@ def _peer(connection: socket.socket) -> Who | None:
     if is_reserved(who.uid):
         raise OSError(f"user id {who.uid} is reserved")
     return None if who.uid == _ROOT else who
-
-
-@contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable, and stays so, when a signal asks to end."""
-    wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def stop(*_: object) -> None:
-        os.eventfd_write(wakeup, 1)
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield wakeup
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(wakeup)

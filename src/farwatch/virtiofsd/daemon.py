@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import select
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from farwatch.abi.fuse import Init
 from farwatch.abi.vhost_user import Protocol
 from farwatch.export.tree import Export
+from farwatch.linux.signals import asked_to_end
 from farwatch.serving.confinement import become_server, settle_memory
 from farwatch.serving.limits import raise_files_limit
 from farwatch.serving.listening import ListeningSocket
@@ -48,7 +48,6 @@ _LONGEST_WAIT = 1.0
 while it waits dies with its answer."""
 _NOTIFY_BUFFER = 1024
 """Bytes of a buffer for notifications: the largest, a rename's with two names, fits."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Daemon:
@@ -57,7 +56,6 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._backend = Backend(_device(options))
-        self._is_stopped = False
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Serves until the front end is gone, or a signal comes.
@@ -76,7 +74,8 @@ class Daemon:
                 SharedDirectory(options.shared_dir, readonly=options.readonly)
             )
             listening = stack.enter_context(_listening(options))
-            wakeup = stack.enter_context(self._signals())
+            wakeup = stack.enter_context(asked_to_end())
+            self._backend.stop_at(wakeup)
             become_server()
             shared.enter(is_confined=options.is_confined)
             settle_memory()
@@ -85,7 +84,7 @@ class Daemon:
             self._serve(listening, shared, wakeup)
 
     def _serve(self, listening: ListeningSocket, shared: SharedDirectory, wakeup: int) -> None:
-        while not self._is_stopped:
+        while True:
             connection = _accepted(listening, wakeup)
             if connection is None:
                 return
@@ -126,24 +125,6 @@ class Daemon:
                 instance=settings.base,
                 speaker=session,
             )
-
-    @contextmanager
-    def _signals(self) -> Iterator[int]:
-        """A descriptor that becomes readable when a signal asks to end."""
-        wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-        def stop(*_: object) -> None:
-            self._is_stopped = True
-            self._backend.stop()
-            os.eventfd_write(wakeup, 1)
-
-        before = {number: signal.signal(number, stop) for number in _SIGNALS}
-        try:
-            yield wakeup
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(wakeup)
 
 
 def _listening(options: Options) -> ListeningSocket:

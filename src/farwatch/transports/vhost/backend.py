@@ -199,6 +199,10 @@ class Backend:
         self._is_stopped = True
         self._poller.wake()
 
+    def stop_at(self, fd: int) -> None:
+        """Have ``serve`` return once this descriptor is readable, and not begin any more."""
+        self._poller.add(fd, self.stop)
+
     def close(self) -> None:
         """Close what the back end itself holds; ``serve`` has returned."""
         self._poller.close()

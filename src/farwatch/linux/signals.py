@@ -12,9 +12,11 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def asked_to_end() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal asks to end.
+    """A descriptor that becomes readable when a signal asks to end, and stays so until it is read.
 
-    For a process's first thread, as signal(2) has it in Python.
+    For a process's first thread, as signal(2) has it in Python.  It is written to by the signal
+    itself: what Python calls for one is called by the first thread when that comes to it, which
+    it does not while it waits, if the signal came a moment before or to another thread.
     """
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = {number: signal.signal(number, lambda *_: None) for number in ENDING}
