@@ -17,6 +17,7 @@ import pytest
 
 from farwatch.linux.processes import ends_within
 
+_FUSE = "/dev/fuse"
 _STATUS = 128 + signal.SIGTERM
 _SECONDS = 60.0
 """More than any fixture takes to go."""
@@ -33,7 +34,7 @@ class InOrder:
     """
 
     def __init__(self) -> None:
-        self._is_worker = "PYTEST_XDIST_WORKER" in os.environ
+        self._is_worker = is_worker()
         # Of an interrupt from the terminal a worker hears from its leader as well.
         self._numbers = [signal.SIGTERM, *([signal.SIGINT] if self._is_worker else [])]
         self._session: pytest.Session | None = None
@@ -69,13 +70,23 @@ class InOrder:
 
 
 class Workers:
-    """A plugin for the process that leads them, which has no other children."""
+    """A plugin for the process that leads them, which has no other children.
+
+    It puts back what they change for all of them: none of them knows when the others are done.
+    """
+
+    def __init__(self) -> None:
+        self._fuse = fuse_mode()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """At the end of a session that came to its end they have nothing to do any more."""
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            return
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self._end_them()
+        if self._fuse is not None and self._fuse != fuse_mode():
+            os.chmod(_FUSE, self._fuse)
+
+    def _end_them(self) -> None:
         with contextlib.ExitStack() as stack:
             fds = {os.pidfd_open(pid) for pid in _children()}
             for fd in fds:
@@ -85,6 +96,19 @@ class Workers:
                 for fd in fds:
                     signal.pidfd_send_signal(fd, signal.SIGTERM)
                 fds = {fd for fd in fds if not ends_within(fd, _AGAIN_SECONDS)}
+
+
+def fuse_mode() -> int | None:
+    """The permissions of /dev/fuse; None if it is not there."""
+    try:
+        return os.stat(_FUSE).st_mode & 0o7777
+    except FileNotFoundError:
+        return None
+
+
+def is_worker() -> bool:
+    """Whether this process runs tests beside others."""
+    return "PYTEST_XDIST_WORKER" in os.environ
 
 
 def _children() -> list[int]:

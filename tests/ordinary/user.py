@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from tests.stage import PROJECT
+from tests.workers import is_worker
 
 USER = "daemon"
 UID = pwd.getpwnam(USER).pw_uid
@@ -56,10 +57,14 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def fuse_for_all() -> Iterator[None]:
-    """/dev/fuse as udev makes it: everybody may open it, and then mount by fusermount3 only."""
+    """/dev/fuse as udev makes it: everybody may open it, and then mount by fusermount3 only.
+
+    Beside others it stays so: see tests/workers.py.
+    """
     before = os.stat(_DEVICE).st_mode & 0o7777
     os.chmod(_DEVICE, 0o666)
     try:
         yield
     finally:
-        os.chmod(_DEVICE, before)
+        if not is_worker():
+            os.chmod(_DEVICE, before)
