@@ -20,7 +20,7 @@ from farwatch.linux.processes import ends_within
 _FUSE = "/dev/fuse"
 _STATUS = 128 + signal.SIGTERM
 _SECONDS = 60.0
-"""More than any fixture takes to go."""
+"""How long they may take to tidy up."""
 _AGAIN_SECONDS = 1.0
 _TEST_SECONDS = 10.0
 """How long the test that runs may take to its end."""

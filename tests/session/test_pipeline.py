@@ -85,6 +85,16 @@ def prepared(kernel: Kernel, piped: Pipeline) -> None:
         piped.deliver()
 
 
+def counted(kernel: Kernel, queue: Queue, piped: Pipeline) -> float:
+    """A link count is read that nothing explains; when it is due."""
+    prepared(kernel, piped)
+    key = kernel.disk.at("x").key
+    queue.records.append(Record(int(Mask.ATTRIB), STRANGER, None, key))
+    piped.deliver()
+    assert piped.due is not None
+    return piped.due
+
+
 def test_half_an_exchange_is_kept_while_the_disk_says_exchanged(
     kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline
 ) -> None:
@@ -124,12 +134,7 @@ def test_nobody_waits_for_what_concerns_others(
     kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline
 ) -> None:
     """They may never rest: a count that nothing explains is told when it is due all the same."""
-    prepared(kernel, piped)
-    key = kernel.disk.at("x").key
-    queue.records.append(Record(int(Mask.ATTRIB), STRANGER, None, key))
-    piped.deliver()
-    first = piped.due
-    assert first is not None
+    first = counted(kernel, queue, piped)
     somewhere = Place(b"in nothing of this", b"w")
     while time.monotonic() < first:
         assert kernel.session.delivery.is_idle
@@ -145,12 +150,7 @@ def test_nobody_waits_for_what_concerns_others(
 def test_nor_if_it_falls_due_while_a_batch_is_read(
     kernel: Kernel, agent: Agent, queue: Queue, piped: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared(kernel, piped)
-    key = kernel.disk.at("x").key
-    queue.records.append(Record(int(Mask.ATTRIB), STRANGER, None, key))
-    piped.deliver()
-    first = piped.due
-    assert first is not None
+    first = counted(kernel, queue, piped)
     moments = chain([first - 0.001], repeat(first + 0.001))
     with monkeypatch.context() as meanwhile:
         clock = SimpleNamespace(monotonic=lambda: next(moments), time_ns=time.time_ns)
